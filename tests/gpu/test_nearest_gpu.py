@@ -1,0 +1,88 @@
+"""CuPy gives bit for bit what NumPy gives. Skipped where there is no CuPy or no device."""
+
+import math
+
+import numpy as np
+import pytest
+
+from emm.score import nearest
+from emm.score.nearest import Tiling, nearest_distinct, two_nearest
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    module = pytest.importorskip("cupy", reason="CuPy is not installed")
+    try:
+        found = module.cuda.runtime.getDeviceCount()
+    except RuntimeError as error:
+        pytest.skip(f"no CUDA driver: {error}")
+    if not found:
+        pytest.skip("no CUDA device")
+    return module
+
+
+def images(seed: int, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Hard images, uniform ones, and copies of both."""
+    hard = nearest.hard_images(count // 2, math.prod(shape)).reshape(-1, *shape)
+    rng = np.random.default_rng(seed)
+    uniform = rng.integers(0, 256, (count - len(hard), *shape), dtype=np.uint8)
+    return np.concatenate([hard, uniform])[rng.integers(0, count, count)]
+
+
+def assert_same(found, expected) -> None:
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.squared_distances, expected.squared_distances)
+
+
+def test_self_test(cupy):
+    nearest.self_test.__wrapped__(cupy)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (32, 32, 3), (64, 64, 3), (256, 256, 3)])
+def test_same_as_numpy(cupy, shape):
+    samples, training = images(1, 45, shape), images(2, 61, shape)
+    assert_same(two_nearest(samples, training, xp=cupy), two_nearest(samples, training, xp=np))
+
+
+def test_many_blocks(cupy):
+    samples, training = images(3, 1111, (16, 16, 3)), images(4, 9001, (16, 16, 3))
+    assert_same(two_nearest(samples, training, xp=cupy), two_nearest(samples, training, xp=np))
+
+
+@pytest.mark.parametrize("tiling", [(1, 1), (3, 4), (8, 64)])
+def test_ties_across_tiles(cupy, tiling):
+    training = np.random.default_rng(5).integers(0, 2, (50, 4), dtype=np.uint8)
+    keys = [nearest.search(training, training, Tiling(*tiling), xp) for xp in (np, cupy)]
+    np.testing.assert_array_equal(nearest.to_host(keys[1]), keys[0])
+
+
+@pytest.mark.parametrize("view", [lambda x: x[::-2], lambda x: x.transpose(0, 3, 1, 2)])
+def test_views(cupy, view):
+    samples, training = view(images(6, 20, (8, 8, 3))), view(images(7, 30, (8, 8, 3)))
+    assert_same(two_nearest(samples, training, xp=cupy), two_nearest(samples, training, xp=np))
+
+
+def test_distinct_images(cupy):
+    samples, training = images(8, 20, (8, 8, 3)), images(9, 64, (8, 8, 3))
+    found, expected = (nearest_distinct(samples, training, xp=xp) for xp in (cupy, np))
+    assert_same(found.neighbours, expected.neighbours)
+    assert_same(found.published, expected.published)
+
+
+def test_tf32_does_not_leak_in(cupy):
+    linalg = cupy._core._routines_linalg
+    before = linalg.get_compute_type("float32")
+    linalg.set_compute_type("float32", linalg.COMPUTE_TYPE_TF32)
+    try:
+        samples, training = images(10, 300, (32, 32, 3)), images(11, 500, (32, 32, 3))
+        chosen = linalg.get_compute_type("float32")
+        assert_same(two_nearest(samples, training, xp=cupy), two_nearest(samples, training, xp=np))
+        assert linalg.get_compute_type("float32") == chosen
+    finally:
+        linalg.set_compute_type("float32", before)
+
+
+def test_cupy_is_the_default(cupy):
+    assert nearest.array_module.__wrapped__() is cupy

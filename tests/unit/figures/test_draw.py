@@ -1,0 +1,353 @@
+"""Figures: every format, the values drawn, the same bytes again, and legible text."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+from scipy.stats import binomtest
+
+from emm.analyse.tables import emm_table
+from emm.errors import UserError
+from emm.figures import style
+from emm.figures.curves import curve
+from emm.figures.draw import draw
+from emm.figures.grids import grid
+from emm.figures.tables import cells, latex, markdown, table
+from emm.spec import Figure
+
+CAPACITY = {"none": 45, "true": 60, "random": 64, "unique": 5000}
+SIZES = (16, 32, 64, 128, 256)
+
+
+def made_up(capacity=CAPACITY, sizes=SIZES, epochs=(500.0, 1000.0, 2000.0), seeds=(0,), **other):
+    """A memorization table in which a kind of labels memorizes about `capacity` images."""
+    rng, rows = np.random.default_rng(0), []
+    for kind, size, seed, epoch in itertools.product(capacity, sizes, seeds, epochs):
+        learnt = 1 - np.exp(-4 * epoch / max(epochs))
+        hits = int(rng.binomial(1000, learnt / (1 + (size / capacity[kind]) ** 1.6 / 9)))
+        interval = binomtest(hits, 1000).proportion_ci(method="wilson")
+        run = f"digits-n{size}-{kind}-{seed}-{sorted(other.items())}"
+        rows.append(
+            {
+                "run": run,
+                "evaluation": f"{run}-e",
+                "experiments": "labels",
+                "data.size": size,
+                "labels.kind": kind,
+                "labels.num_classes": {"none": 0, "unique": size}.get(kind, 10),
+                "model.channel_mult": [2, 2],
+                "train.epochs": max(epochs),
+                "train.seed": seed,
+                "epoch": epoch,
+                "step": int(10 * epoch),
+                "horizon": max(epochs),
+                "n_samples": 1000,
+                "n_training": size,
+                "n_memorized": hits,
+                "memorization_ratio": hits / 1000,
+                "memorization_ratio_low": interval.low,
+                "memorization_ratio_high": interval.high,
+                "knn_distance": 25 - hits / 50,
+                **other,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def galleries(memorization, count=16, channels=1):
+    """Copies and non-copies of made-up training images, a gallery per evaluation."""
+    rng, found = np.random.default_rng(0), {}
+    for evaluation in memorization["evaluation"].unique():
+        nearest = rng.integers(0, 200, (count, 8, 8, channels), np.uint8)
+        memorized = np.arange(count) % 3 == 0
+        samples = nearest + np.where(memorized, 1, 50).astype(np.uint8)[:, None, None, None]
+        d1 = ((samples.astype(int) - nearest) ** 2).sum(axis=(1, 2, 3))
+        found[evaluation] = {
+            "samples": samples,
+            "nearest": nearest,
+            "d1_squared": d1,
+            "d2_squared": np.where(memorized, 10 * d1, 2 * d1),
+            "memorized": memorized,
+            "labels": np.zeros(count, int),
+            "epoch": np.array(2000.0),
+        }
+    return found
+
+
+def blocks(values, **options):
+    return pd.concat([made_up(**options, **{"model.num_blocks": value}) for value in values])
+
+
+KINDS = made_up()
+SEEDS = blocks((2, 4, 6, 8, 10, 12), capacity={"none": 45}, seeds=(0, 1, 2))
+MANY = made_up(epochs=tuple(np.linspace(50, 2000, 30)))
+ODD = made_up({"none": 1500, "true": 3000}, (200, 500, 1000, 2000, 4000, 5000, 8000, 10000))
+LOW = made_up({"none": 9, "true": 12, "unique": 9000}, (32, 64, 128))
+CURVES = {
+    "labels": (KINDS, {"hue": "labels.kind", "emm": True}),
+    "last": (KINDS, {"hue": "labels.kind", "emm": True, "epoch": "last"}),
+    "distance": (KINDS, {"hue": "labels.kind", "y": "knn_distance"}),
+    "epochs": (MANY, {"hue": "labels.kind", "x": "epoch", "epoch": "all"}),
+    "seeds": (SEEDS, {"hue": "model.num_blocks", "emm": True}),
+    "blocks": (SEEDS, {"x": "model.num_blocks", "hue": "data.size"}),
+    "style": (
+        blocks((2, 4)),
+        {"hue": "labels.kind", "style": "model.num_blocks", "emm": True},
+    ),
+    "odd sizes": (ODD, {"hue": "labels.kind", "emm": True}),
+    "log sizes": (ODD, {"hue": "labels.kind", "emm": True, "log_x": True}),
+    "censored": (LOW, {"hue": "labels.kind", "emm": True}),
+    "single": (KINDS, {"where": {"labels.kind": "none"}, "emm": True}),
+    "words": (KINDS, {"x": "labels.kind", "hue": "data.size"}),
+}
+WHERE = {"epochs": {"data.size": 64}, "single": {"labels.kind": "none"}}
+
+
+def curve_figure(name):
+    memorization, options = CURVES[name]
+    return Figure(plot="curve", **{"where": WHERE.get(name, {}), **options}), memorization
+
+
+def visible_texts(picture):
+    """Boxes of all texts that are drawn, by their text."""
+    picture.draw_without_rendering()
+    shown = [text for text in picture.findobj(Text) if text.get_visible() and text.get_text()]
+    for axes in picture.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            drawn = {id(tick) for tick in axis._update_ticks()}
+            hidden = {id(t.label1) for t in axis.get_major_ticks() if id(t) not in drawn}
+            shown = [text for text in shown if id(text) not in hidden]
+    return [(text.get_text(), text.get_window_extent()) for text in shown]
+
+
+def assert_legible(picture):
+    boxes = visible_texts(picture)
+    for (one, box), (other, against) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(against), f"{one!r} overlaps {other!r}"
+    for text, box in boxes:
+        inside = picture.bbox.padded(0.5)
+        assert inside.contains(box.x0, box.y0), text
+        assert inside.contains(box.x1, box.y1), text
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_curves_are_legible(name):
+    figure, memorization = curve_figure(name)
+    with style.paper():
+        picture, _ = curve(figure, memorization, emm_table(memorization))
+        assert picture.get_figwidth() == style.SINGLE
+        assert_legible(picture)
+        axes = picture.axes[0]
+        assert axes.get_xlabel()
+        assert axes.get_ylabel()
+        labels = axes.get_xticklabels()
+        assert sum(bool(label.get_text()) and label.get_visible() for label in labels) >= 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [5, 16])
+def test_grids_are_legible(count, channels):
+    figure = Figure(plot="grid", hue="labels.kind", where={"data.size": 64}, count=count)
+    with style.paper():
+        picture, drawn = grid(figure, KINDS, galleries(KINDS, channels=channels))
+        assert_legible(picture)
+    assert len(drawn) == 4 * count
+    framed = len(picture.axes[0].patches) - 1  # and one in the key
+    assert framed == drawn["memorized"].sum() > 0
+    np.testing.assert_array_equal(drawn["memorized"], 3 * drawn["d1"] < drawn["d2"])
+
+
+def test_grid_shows_the_pixels():
+    shown = galleries(KINDS)
+    figure = Figure(plot="grid", where={"data.size": 64, "labels.kind": "none"}, count=3)
+    with style.paper():
+        picture, drawn = grid(figure, KINDS, shown)
+    gallery = shown[drawn["evaluation"][0]]
+    strips = [np.asarray(image.get_array()) for image in picture.axes[0].images]
+    for strip, images in zip(strips, (gallery["samples"], gallery["nearest"]), strict=True):
+        scale = strip.shape[0] // 8
+        tile = strip[scale // 2 :: scale, scale // 2 : 8 * scale : scale]
+        np.testing.assert_array_equal(tile, images[0].repeat(3, axis=-1))
+
+
+@pytest.mark.parametrize("rows", ["labels.kind", "data.size"])
+def test_tables_are_legible(rows):
+    columns = "data.size" if rows == "labels.kind" else "labels.kind"
+    with style.paper():
+        picture, _ = table(Figure(plot="table", rows=rows, columns=columns), KINDS)
+        assert_legible(picture)
+
+
+def test_every_format_is_written_and_again_the_same(tmp_path):
+    figure, memorization = curve_figure("labels")
+    emm = emm_table(memorization)
+    first = draw(figure, memorization, emm, None, tmp_path / "one" / "fig5.a")
+    second = draw(figure, memorization, emm, None, tmp_path / "two" / "fig5.a")
+    assert [path.name for path in first] == [f"fig5.a.{s}" for s in ("svg", "pdf", "png", "csv")]
+    assert sorted(first) == sorted((tmp_path / "one").iterdir())
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one
+    with Image.open(first[2]) as image:
+        assert round(image.info["dpi"][0]) == 300
+        assert image.width == round(3.3 * 300)
+
+
+@pytest.mark.parametrize("plot", ["grid", "table"])
+def test_other_plots_repeat(tmp_path, plot):
+    options = {"rows": "labels.kind", "columns": "data.size"} if plot == "table" else {}
+    where = {"data.size": [64, 128]}
+    figure = Figure(plot=plot, hue="labels.kind", where=where, **options)
+    shown = galleries(KINDS)
+    pairs = zip(*(draw(figure, KINDS, None, shown, tmp_path / n) for n in "ab"), strict=True)
+    suffixes = []
+    for one, two in pairs:
+        assert one.read_bytes() == two.read_bytes(), one
+        suffixes.append(one.suffix[1:])
+    texts = ["md", "tex"] if plot == "table" else []
+    assert suffixes == ["svg", "pdf", "png", "csv", *texts]
+
+
+def test_csv_is_what_was_drawn(tmp_path):
+    figure, memorization = curve_figure("labels")
+    emm = emm_table(memorization)
+    csv = pd.read_csv(draw(figure, memorization, emm, None, tmp_path / "fig")[-1])
+    with style.paper():
+        picture, _ = curve(figure, memorization, emm)
+    lines = [line for line in picture.axes[0].lines if len(line.get_xdata()) == len(SIZES)]
+    lines = [line for line in lines if line.get_linestyle() == "-"]
+    for (_, rows), line in zip(csv.groupby("labels.kind", sort=False), lines, strict=True):
+        np.testing.assert_allclose(line.get_xydata()[:, 0], rows["data.size"])
+        np.testing.assert_allclose(line.get_xydata()[:, 1], rows["memorization_ratio_percent"])
+    assert list(csv["labels.kind"].unique()) == list(CAPACITY)
+    expected = memorization.groupby(["labels.kind", "data.size"])["memorization_ratio"].max()
+    drawn = csv.set_index(["labels.kind", "data.size"])["memorization_ratio_percent"]
+    np.testing.assert_allclose(drawn.sort_index(), 100 * expected.sort_index())
+    marked = csv.drop_duplicates("labels.kind").set_index("labels.kind")
+    assert marked.loc["none", "emm_status"] == "bracketed"
+    assert marked.loc["unique", ["emm_status", "emm_bound"]].tolist() == ["above", 256]
+    assert (csv["interval"] == "95 %").all()
+
+
+def test_emm_marks_stand_at_the_emm():
+    figure, memorization = curve_figure("labels")
+    emm = emm_table(memorization)
+    with style.paper():
+        picture, drawn = curve(figure, memorization, emm)
+    axes = picture.axes[0]
+    vertical = {line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1}
+    values = set(drawn["emm"].dropna())
+    assert len(values) == 3
+    assert values <= vertical
+    texts = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert texts[-1] == "unique labels: EMM ≥ 256"
+    assert len(axes.texts) == 1  # the arrow of the censored series
+
+
+def test_seeds_are_averaged_with_their_sd():
+    figure, memorization = curve_figure("seeds")
+    with style.paper():
+        _, drawn = curve(figure, memorization, None)
+    assert set(drawn["repetitions"]) == {3}
+    assert set(drawn["interval"]) == {"sd"}
+    best = memorization.groupby(["model.num_blocks", "data.size", "train.seed"])
+    ratios = 100 * best["memorization_ratio"].max().loc[2, 64]
+    point = drawn[(drawn["model.num_blocks"] == 2) & (drawn["data.size"] == 64)].iloc[0]
+    assert point["memorization_ratio_percent"] == pytest.approx(ratios.mean())
+    assert point["high"] - point["low"] == pytest.approx(2 * ratios.std(ddof=1))
+
+
+def test_where_takes_values_lists_and_yaml_booleans():
+    for wanted, kinds in ((True, ["true"]), (["none", "unique"], ["none", "unique"])):
+        figure = Figure(plot="curve", hue="labels.kind", where={"labels.kind": wanted})
+        with style.paper():
+            _, drawn = curve(figure, KINDS)
+        assert list(drawn["labels.kind"].unique()) == kinds
+
+
+def test_table_texts():
+    figure = Figure(plot="table", rows="labels.kind", columns="data.size")
+    with style.paper():
+        _, drawn = table(figure, KINDS)
+    bold = [[cell.bold for cell in line] for line in cells(figure, drawn)]
+    assert [line[0] for line in bold] == [False] * 5
+    for size, column in zip(SIZES, list(zip(*bold, strict=True))[1:], strict=True):
+        values = drawn[drawn["data.size"] == size]["memorization_ratio_percent"]
+        assert list(column[1:]) == list(values == values.max())
+    lines = markdown(figure, drawn).splitlines()
+    assert lines[0].startswith(r"| Labels / Memorization ratio (%) | \|D\| = 16 |")
+    assert [line.replace(r"\|", "").count("|") for line in lines] == [7] * 6
+    text = latex(figure, drawn)
+    assert r"Memorization ratio (\%)" in text
+    assert text.count(r"\\") == 6
+    assert r"\textbf{" in text
+
+
+def test_lower_distances_are_bold():
+    figure = Figure(plot="table", y="knn_distance", rows="labels.kind", columns="data.size")
+    with style.paper():
+        _, drawn = table(figure, KINDS)
+    column = drawn[drawn["data.size"] == 256].set_index("labels.kind")
+    assert column["best"].to_dict() == {
+        "none": False,
+        "true": False,
+        "random": False,
+        "unique": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"where": {"labels.kind": "none", "data.size": 17}}, "no rows to draw"),
+        ({"hue": "model.widht"}, "no column 'model.widht'"),
+        ({}, "differ in labels.kind"),
+        ({"hue": "labels.kind", "epoch": "all"}, "mixes checkpoints"),
+        ({"plot": "table", "rows": "labels.kind"}, "needs `rows` and `columns`"),
+        ({"plot": "grid", "hue": "labels.kind"}, "no gallery of evaluation"),
+    ],
+)
+def test_nothing_to_draw_is_a_user_error(tmp_path, options, message):
+    with pytest.raises(UserError, match=f"figure fig1: .*{message}"):
+        draw(Figure(**{"plot": "curve", **options}), KINDS, None, {}, tmp_path / "fig1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_drawing_needs_no_display_and_hashes_nothing(tmp_path):
+    """Other processes with other hash seeds write the same bytes."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_draw as t; from pathlib import"
+        " Path; f, m = t.curve_figure('single'); t.draw(f, m, None, None, Path(sys.argv[2]))"
+    )
+    for seed in "12":
+        command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / seed)]
+        path = str(Path(style.__file__).parents[2])
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
+        environment.pop("DISPLAY", None)
+        subprocess.run(command, check=True, env=environment)
+    for suffix in ("svg", "pdf", "png", "csv"):
+        assert (tmp_path / f"1.{suffix}").read_bytes() == (tmp_path / f"2.{suffix}").read_bytes()
+
+
+def test_emm_is_marked_on_memorization_ratios_only():
+    figure, memorization = curve_figure("distance")
+    marked = figure.model_copy(update={"emm": True})
+    with style.paper():
+        picture, drawn = curve(marked, memorization, emm_table(memorization))
+    assert "emm" not in drawn
+    assert picture.legends[0].get_texts()[0].get_text() == "unconditional"
+
+
+def test_many_blocks_stand_in_two_columns():
+    figure = Figure(plot="grid", hue="labels.kind", count=4)
+    with style.paper():
+        picture, drawn = grid(figure, KINDS, galleries(KINDS, 4))
+        assert_legible(picture)
+    assert list(drawn.groupby("labels.kind", sort=False)["data.size"].unique().iloc[0]) == [*SIZES]
+    assert picture.get_figwidth() == style.DOUBLE

@@ -1,0 +1,1 @@
+"""Analysis of result tables: memorization curves, EMM and its uncertainty."""

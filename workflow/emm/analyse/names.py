@@ -1,0 +1,182 @@
+"""Names, units and order of settings, values and metrics, as figures and tables show them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SETTINGS = {
+    "data.alpha": r"Share of the other source $\alpha$",
+    "data.dataset": "Data set",
+    "data.num_classes": "Number of image classes",
+    "data.resolution": "Resolution (pixels)",
+    "data.size": r"Training set size $|\mathcal{D}|$ (images)",
+    "epoch": "Training epochs",
+    "eval.num_samples": "Samples per checkpoint",
+    "horizon": "Run length (epochs)",
+    "labels.kind": "Labels",
+    "labels.num_classes": "Number of label classes $C$",
+    "model.arch": "Network",
+    "model.channels": "Channel width",
+    "model.num_blocks": "Residual blocks per level",
+    "model.precond": "Preconditioning",
+    "model.skip_mask": "Skip mask",
+    "model.time_embedding": "Time embedding",
+    "n_training": r"Training set size $|\mathcal{D}|$ (images)",
+    "step": "Training steps",
+    "train.batch_size": "Batch size (images)",
+    "train.ema": "EMA rate",
+    "train.epochs": "Run length (epochs)",
+    "train.lr": "Learning rate",
+    "train.precision": "Precision",
+    "train.seed": "Training seed",
+    "train.warmup_epochs": "Warm-up (epochs)",
+}
+SHORT = {
+    "data.alpha": r"$\alpha$",
+    "data.num_classes": "image classes",
+    "data.size": r"$|\mathcal{D}|$",
+    "labels.num_classes": "$C$",
+    "model.channels": "width",
+    "model.num_blocks": "blocks",
+    "n_training": r"$|\mathcal{D}|$",
+}
+THOUSANDS = {
+    "data.size",
+    "epoch",
+    "eval.num_samples",
+    "horizon",
+    "n_samples",
+    "n_training",
+    "step",
+    "train.epochs",
+}
+VALUES = {
+    "labels.kind": {
+        "none": "unconditional",
+        "true": "true labels",
+        "random": "random labels",
+        "unique": "unique labels",
+    },
+    "model.arch": {"ddpmpp": "DDPM++", "ncsnpp": "NCSN++", "optimum": "optimum"},
+    "model.precond": {"vp": "VP", "ve": "VE", "edm": "EDM"},
+    "model.time_embedding": {"positional": "positional", "fourier": "Fourier"},
+    "data.dataset": {
+        "cifar10": "CIFAR-10",
+        "cifar100": "CIFAR-100",
+        "svhn": "SVHN",
+        "ffhq": "FFHQ",
+        "artbench10": "ArtBench-10",
+        "digits": "handwritten digits",
+        "folder": "own images",
+        "gaussian_mixture": "Gaussian mixture",
+        "mondrian": "Mondrian",
+        "random_ink": "random ink",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the memorization table as it is drawn.
+
+    factor: drawn value / stored value. limits: of the axis, in drawn units. best: "high" or "low",
+    the end that means more memorization and is bold in tables. decimals: in tables.
+    """
+
+    name: str
+    unit: str = ""
+    factor: float = 1.0
+    limits: tuple[float, float] | None = None
+    best: str = "high"
+    decimals: int = 2
+
+    @property
+    def label(self) -> str:
+        """Name and unit, as on an axis."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+METRICS = {
+    "memorization_ratio": Metric("Memorization ratio", "%", 100.0, (0, 100)),
+    "knn_distance": Metric("KNN distance", "grey levels", best="low"),
+    "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
+    "n_memorized": Metric("Memorized samples", "samples", decimals=0),
+    "n_memorized_published": Metric("Memorized samples, published rule", "samples", decimals=0),
+    "n_duplicates": Metric("Duplicates in the training set", "images", decimals=0),
+    "n_training": Metric("Training set size", "images", decimals=0),
+    "n_samples": Metric("Generated samples", "samples", decimals=0),
+}
+
+
+def metric(column: str) -> Metric:
+    """How a column is drawn; quantile columns (d1_q05, ratio_q50) get their name from it."""
+    if column in METRICS:
+        return METRICS[column]
+    if found := re.fullmatch(r"(d1|ratio)_q(\d+)", column):
+        kind, percent = found[1], int(found[2])
+        if kind == "d1":
+            return Metric(f"KNN distance, {percent} % quantile", "grey levels", best="low")
+        return Metric(f"Distance ratio $d_1/d_2$, {percent} % quantile", best="low")
+    return Metric(column.replace("_", " ").capitalize())
+
+
+def setting_name(setting: str) -> str:
+    """Name and unit of a setting, as on an axis; unknown ones from their dotted name."""
+    return SETTINGS.get(setting) or setting.split(".")[-1].replace("_", " ").capitalize()
+
+
+def short_name(setting: str) -> str:
+    """Symbol or short name of a setting, without its unit, to stand inside a label."""
+    name = re.sub(r" \([^)]*\)$", "", setting_name(setting))
+    return SHORT.get(setting) or (name if name[:2].isupper() else name[:1].lower() + name[1:])
+
+
+def value_name(setting: str, value: Any) -> str:
+    """A value as a legend, tick or cell shows it: "true labels", "1.5k", "1e-05", "all"."""
+    if value is None or value != value:
+        return "-"
+    if isinstance(value, tuple):
+        return "-".join(value_name("", part) for part in value)
+    if isinstance(value, bool | str):
+        return VALUES.get(setting, {}).get(value, str(value))
+    if setting in THOUSANDS and value >= 1000 and value % 10 == 0:
+        return f"{value / 1000:g}k"
+    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:g}"
+
+
+def labelled(setting: str, value: Any) -> str:
+    """A value that can stand alone: "unconditional", "width 128", "$C$ = 10"."""
+    if isinstance(value, str) and setting in VALUES:
+        return value_name(setting, value)
+    name = short_name(setting)
+    return f"{name}{' = ' if '$' in name else ' '}{value_name(setting, value)}"
+
+
+def series_label(settings: Mapping[str, Any]) -> str:
+    """Label of a series from the settings that tell it from others; absent labels go unsaid."""
+    said = {
+        name: value
+        for name, value in settings.items()
+        if value is not None and (name, value) != ("labels.num_classes", 0)
+    }
+    return ", ".join(labelled(name, value) for name, value in said.items())
+
+
+def plain_text(label: str) -> str:
+    """A label without mathematics, for terminals and Markdown."""
+    return label.replace(r"|\mathcal{D}|", "|D|").replace(r"\alpha", "alpha").replace("$", "")
+
+
+def ordered(setting: str, values: Iterable[Any]) -> list[Any]:
+    """Distinct values: numbers ascending, known words in their usual order, others as they come."""
+    distinct = list(dict.fromkeys(values))
+    known = list(VALUES.get(setting, {}))
+    if all(isinstance(v, int | float) for v in distinct if v is not None):
+        return sorted(distinct, key=lambda v: (v is None, v or 0))
+    return sorted(distinct, key=lambda v: known.index(v) if v in known else len(known))
+
+
+def rounded(value: float) -> str:
+    """An estimated number of images, to three digits or to one image: 9.31, 47.0, 1,048."""
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"

@@ -1,0 +1,80 @@
+"""The closing summary of a workflow in the terminal: ratios and EMM of every series."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from emm.analyse.names import plain_text, rounded, series_label
+from emm.analyse.series import effective, plain, series_of, telling
+from emm.analyse.tables import best_and_last, curve
+
+
+def print_summary(
+    memorization: pd.DataFrame,
+    emm: pd.DataFrame,
+    console: Console | None = None,
+    epsilon: float = 0.1,
+) -> None:
+    """Print the best ratio per series and size with its 95 % interval, then the series' EMM.
+
+    Ratios are pooled over seeds, in %, with Wilson intervals; EMM in images. `emm` is the
+    emm_table of the same rows.
+    """
+    table = Table(box=box.SIMPLE_HEAD, title="Memorization at the best checkpoints")
+    table.add_column("Series")
+    for name in ("Images", "Memorized", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = best_and_last(effective(memorization))
+    rows = rows[(rows["checkpoint"] == "best") & (rows["n_samples"] > 0)]
+    series = series_of(rows)
+    names = telling(settings for settings, _ in series)
+    for settings, members in series:
+        label = plain_text(series_label({name: settings[name] for name in names}))
+        _add_ratios(table, label or "all runs", members)
+        _add_emm(table, emm, settings, epsilon)
+    (console or Console()).print(table)
+
+
+def emm_text(row: pd.Series, name: str = "emm") -> str:
+    """An EMM as text: "47.6", "≥ 256" or "< 16" when censored."""
+    suffix = name.removeprefix("emm")
+    if row[f"status{suffix}"] == "bracketed":
+        return rounded(row[name])
+    sign = "≥" if row[f"status{suffix}"] == "above" else "<"
+    return f"{sign} {row[f'bound{suffix}']:,.0f}"
+
+
+def emm_interval(row: pd.Series, name: str = "emm") -> str:
+    """The 95 % interval of an EMM as text; an infinite end is the sizes' own, with its sign."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    smallest, largest = min(row["sizes"]), max(row["sizes"])
+    if low == high and np.isinf(low):
+        return ""
+    lower = f"< {smallest:,.0f}" if np.isinf(low) else rounded(low)
+    upper = f"≥ {largest:,.0f}" if np.isinf(high) else rounded(high)
+    return f"{lower} to {upper}"
+
+
+def _add_ratios(table: Table, label: str, members: pd.DataFrame) -> None:
+    from scipy.stats import binomtest
+
+    sizes, hits, samples = curve(members)
+    for size, hit, count in zip(sizes, hits.sum(axis=0), samples.sum(axis=0), strict=True):
+        interval = binomtest(int(hit), int(count)).proportion_ci(0.95, method="wilson")
+        low, high = 100 * interval.low, 100 * interval.high
+        table.add_row(
+            label, f"{size:,.0f}", f"{100 * hit / count:.1f} %", f"{low:.1f} to {high:.1f}"
+        )
+        label = ""
+
+
+def _add_emm(table: Table, emm: pd.DataFrame, settings: dict[str, Any], epsilon: float) -> None:
+    for _, row in emm[np.isclose(emm["epsilon"], epsilon)].iterrows():
+        if all(plain(row[name]) == value for name, value in settings.items() if name in row):
+            text, interval = f"[bold]{emm_text(row)}[/bold]", emm_interval(row)
+            table.add_row(f"[bold]EMM ({100 * (1 - epsilon):g} %)[/bold]", text, "", interval)
+    table.add_section()

@@ -1,0 +1,317 @@
+"""The command `emm`: one command per stage of the workflow, and those that people use alone.
+
+Heavy libraries are imported by the commands that need them: planning needs neither torch nor
+pandas.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from emm.errors import Interrupted, UserError
+from emm.spec import flatten, load_yaml, parse_recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Effective model memorization of diffusion models.",
+)
+
+CORES = os.cpu_count() or 1
+Set = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting that differs from its default."),
+]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Output = Annotated[Path, typer.Option(help="File or folder to write.")]
+Subset = Annotated[Path, typer.Option(help="Training set, as `emm subset` writes it.")]
+ConfigFile = Annotated[
+    str, typer.Option("--config", metavar="FILE|JSON", help="A config file, or its content.")
+]
+
+
+def settings_from(pairs: list[str]) -> dict[str, Any]:
+    """All settings, with KEY=VALUE pairs over their defaults; values are JSON or plain words."""
+    changed = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair}: write it as key=value")
+        changed[key] = _value(text)
+    return flatten(parse_recipe(changed, "--set"))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def config_from(text: str, scale: str | None = None, experiments: str | None = None) -> Any:
+    """The catalog of a config file or of JSON content, with scale and experiments replaced."""
+    from emm.catalog import load
+
+    content = json.loads(text) if text.startswith("{") else load_yaml(Path(text)) or {}
+    replaced = {"scale": scale, "experiments": experiments}
+    return load(content | {key: value for key, value in replaced.items() if value})
+
+
+@app.command()
+def data(set: Set = [], cache: Path = Path("data"), *, output: Output) -> None:  # noqa: B006
+    """Fetch or generate a data source and write it in the one internal form."""
+    from emm.data.sources import load_source
+    from emm.data.stage import write_source
+
+    s = settings_from(set)
+    source = load_source(
+        s["data.dataset"],
+        path=s["data.path"],
+        cache=cache,
+        seed=s["data.seed"],
+        cross_width=s["data.cross_width"],
+        cross_position=s["data.cross_position"],
+        margin=s["data.cross_margin"],
+    )
+    write_source(output, source)
+
+
+@app.command()
+def subset(source: Path, set: Set = [], *, output: Output) -> None:  # noqa: B006
+    """Choose the training set of a run from a source: images, resolution and labels."""
+    from emm.data.stage import build_subset, read_source, write_subset
+
+    s = settings_from(set)
+    chosen = build_subset(
+        read_source(source),
+        size=s["data.size"],
+        num_classes=s["data.num_classes"],
+        selection=s["data.selection"],
+        selection_seed=s["data.seed"],
+        resolution=s["data.resolution"],
+        label_kind=s["labels.kind"],
+        label_classes=s["labels.num_classes"] or None,
+        label_seed=s["labels.seed"],
+    )
+    write_subset(output, chosen)
+
+
+@app.command()
+def train(
+    subset: Subset,
+    output: Output,
+    record: Annotated[
+        list[str],
+        typer.Option(metavar="EPOCHS:SNAPSHOTS", help="Length, and checkpoints to keep."),
+    ],
+    set: Set = [],  # noqa: B006
+    ema: Annotated[list[float], typer.Option(help="EMA rates to track.")] = [],  # noqa: B006
+    threads: Threads = 1,
+    save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
+) -> None:
+    """Train a run. The same command resumes; the record of the run is written last."""
+    _limit_threads(threads)
+    from emm.train.stage import train_run
+
+    settings = settings_from(set)
+    pairs = [_record(text) for text in record]
+    rates = ema or [settings["train.ema"]]
+    train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
+
+
+def _record(text: str) -> tuple[float, str | int]:
+    epochs, _, snapshots = text.partition(":")
+    try:
+        return float(epochs), snapshots if snapshots == "published" else int(snapshots)
+    except ValueError as error:
+        raise UserError(f"--record {text}: write it as 40000:published or 1000:5") from error
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Option(help="Record of a run, as `emm train` writes it.")],
+    subset: Subset,
+    output: Output,
+    set: Set = [],  # noqa: B006
+    name: Annotated[str, typer.Option(help="Id of the evaluation.")] = "",
+    threads: Threads = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+) -> None:
+    """Sample the checkpoints of a run into a folder."""
+    _limit_threads(threads)
+    from emm.diffusion.sampling import sample_run
+
+    groups = ("eval.", "train.epochs", "train.ema")
+    evaluation = {k: v for k, v in settings_from(set).items() if k.startswith(groups)}
+    sample_run(run, subset, evaluation, output, name=name, threads=threads, batch_size=batch_size)
+
+
+@app.command()
+def score(
+    samples: Annotated[Path, typer.Option(help="Array, folder of images, or `emm sample`'s.")],
+    training: Annotated[Path, typer.Option(help="Array, folder of images, or `emm subset`'s.")],
+    output: Output,
+    summary: Annotated[Path | None, typer.Option(help="Summary of a run's checkpoints.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Pictures of a run's checkpoints.")] = None,
+    gallery_size: Annotated[int, typer.Option(min=1, help="Samples in the gallery.")] = 64,
+    duplicates: Annotated[
+        Literal["distinct", "published"],
+        typer.Option(help="Whether repeated training images count once, or as published."),
+    ] = "distinct",
+    threads: Threads = CORES,
+) -> None:
+    """Find the two nearest training images of each sample, exactly, and count the copies."""
+    _limit_threads(threads)
+    from emm.score.runs import is_run, score_run
+    from emm.score.stage import ScoreTable, load_images, score_arrays, summary_rows, write_scores
+
+    if is_run(samples):
+        score_run(
+            samples,
+            training,
+            output,
+            summary=summary or output.with_name("summary.parquet"),
+            pictures=gallery or output.with_name("gallery.npz"),
+            picture_count=gallery_size,
+            duplicates=duplicates,
+        )
+        return
+    result = score_arrays(load_images(samples), load_images(training), duplicates)
+    table = ScoreTable(0.0, 0, 0.0, result)
+    write_scores(output, [table], run="", evaluation="")
+    row = summary_rows([table])[0]
+    print(json.dumps({k: v for k, v in row.items() if k not in ("epoch", "step", "ema")}, indent=1))
+
+
+@app.command()
+def tables(
+    memorization: Annotated[Path, typer.Option(help="Table to write: a row per checkpoint.")],
+    emm: Annotated[Path, typer.Option(help="Table to write: a row per series.")],
+    config: ConfigFile = "config.yaml",
+) -> None:
+    """Gather the summaries of all runs into the memorization and EMM tables."""
+    from emm.analyse.stage import write_tables
+
+    write_tables(config_from(config), memorization, emm)
+
+
+@app.command()
+def figure(
+    name: str,
+    memorization: Annotated[Path, typer.Option(help="The memorization table.")],
+    emm: Annotated[Path, typer.Option(help="The EMM table.")],
+    output: Annotated[Path, typer.Option(help="Path without suffix.")],
+    config: ConfigFile = "config.yaml",
+) -> None:
+    """Draw one figure or table as svg, pdf, png and csv."""
+    from emm.figures.stage import draw_figure
+
+    draw_figure(config_from(config), name, memorization, emm, output)
+
+
+@app.command()
+def summary(
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: str | None = None,
+) -> None:
+    """Print the memorization ratios and the EMM of every series, and where the figures are."""
+    from rich.console import Console
+
+    from emm.analyse.parquet import read_table
+    from emm.analyse.summary import print_summary
+
+    catalog = config_from(config, scale, experiments)
+    folder = catalog.root / "tables"
+    console = Console()
+    rows = read_table(folder / "memorization.parquet")
+    print_summary(rows, read_table(folder / "emm.parquet"), console)
+    for name in catalog.figures:
+        console.print(f"{name:24s} {catalog.root}/figures/{name}.png", highlight=False)
+    console.print(f"{'report':24s} {catalog.root}/report.zip", highlight=False)
+
+
+@app.command()
+def runs(
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Annotated[
+        str | None, typer.Option(metavar="all|NAME,…", help="Instead of the config's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the distinct runs of a config, their state and results."""
+    from emm.listing import print_runs, run_rows
+
+    rows = run_rows(config_from(config, scale, experiments))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_runs(rows)
+
+
+@app.command()
+def network(
+    recipe: Annotated[str, typer.Option(help="A name in workflow/recipes.yaml.")] = "ddpmpp",
+    set: Set = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Size and cost of a recipe's network: parameters, GFLOP per image, layers."""
+    from emm.listing import network_facts, print_network
+
+    facts = network_facts(recipe, set, settings_from)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        print_network(facts)
+
+
+@app.command()
+def settings() -> None:
+    """Explain every setting: name, default and meaning."""
+    from emm.listing import print_settings
+
+    print_settings()
+
+
+@app.command()
+def schema(folder: Annotated[Path, typer.Option(help="Where to write.")] = Path("schemas")) -> None:
+    """Write the JSON schemas of config, experiments, recipes and scales, for editors."""
+    from emm.schema import write_schemas
+
+    for path in write_schemas(folder):
+        print(path)
+
+
+def _limit_threads(threads: int) -> None:
+    """Bound the thread pools of numerical libraries; has to come before they are imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def _on_sigterm(*_: Any) -> None:
+    raise Interrupted("stopped by SIGTERM; run the same command again to go on")
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 bug, 2 bad input, 75 interrupted and resumable."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training images: sources, subsets and labels."""

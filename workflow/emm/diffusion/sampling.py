@@ -1,0 +1,143 @@
+"""Sampling as a stage: the checkpoints of a run in, uint8 images out."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emm.data.stage import Subset, read_subset
+from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.optimum import Optimum
+from emm.diffusion.precondition import PRECONDITIONINGS, karras_sigmas, to_uint8, to_unit
+from emm.diffusion.samplers import DenoiserFunction, heun
+from emm.errors import UserError
+from emm.files import read_arrays, write_arrays, write_text
+from emm.spec import Recipe, digest, nested, parse
+from emm.train import checkpoint
+from emm.train.device import as_tensors, build_denoiser, choose_device
+from emm.train.schedules import epoch_of, snapshot_steps
+from emm.train.stage import OPTIMUM, read_run
+
+
+def sample_run(
+    run_path: Path,
+    subset_path: Path,
+    evaluation: Mapping[str, Any],
+    output: Path,
+    *,
+    name: str = "",
+    threads: int = 1,
+    batch_size: int = 256,
+) -> None:
+    """Sample all checkpoints of a run that an evaluation asks for into the folder `output`.
+
+    evaluation: dotted settings eval.*, train.epochs and train.ema. The folder gets a file of
+    images per checkpoint and an index, and appears only when it is complete; an interrupted call
+    goes on with the checkpoint that it was at.
+    """
+    torch.set_num_threads(threads)
+    content, settings = read_run(run_path)
+    settings = settings | evaluation
+    recipe = parse(Recipe, nested(settings), str(run_path))
+    subset = read_subset(subset_path)
+    device = choose_device(recipe.train.device)
+    noise, labels = draw_inputs(recipe, subset)
+    partial = output.with_name(f"{output.name}.partial")
+    token = digest([content["run"], content["made"]["date"], dict(evaluation)])
+    entries = []
+    for step, denoiser in _denoisers(recipe, settings, content, run_path, subset, device):
+        path = partial / f"step-{step:08d}.npz"
+        if not _is_done(path, token):
+            images = sample(denoiser, noise, labels, recipe, device, batch_size)
+            extra = {} if labels is None else {"labels": labels.numpy()}
+            write_arrays(path, {"images": images, "token": np.str_(token), **extra})
+        epoch = epoch_of(step, settings["data.size"], settings["train.batch_size"])
+        entries.append({"step": step, "epoch": epoch, "file": path.name})
+    index = {"run": content["run"], "evaluation": name, "settings": settings}
+    write_text(partial / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
+    shutil.rmtree(output, ignore_errors=True)
+    partial.replace(output)
+
+
+def _is_done(path: Path, token: str) -> bool:
+    try:
+        return str(read_arrays(path)["token"]) == token
+    except UserError:
+        return False
+
+
+def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
+    """Latents (N, C, H, W) and labels (N,) or None: image i has a CPU generator of its own.
+
+    As published: the latent first, then a label uniform over label_dim, used or not.
+    """
+    _, height, width, channels = subset.images.shape
+    count = recipe.eval.num_samples
+    noise = torch.empty(count, channels, height, width)
+    labels = torch.empty(count, dtype=torch.int64) if subset.label_dim else None
+    generator = torch.Generator()
+    for index in range(count):
+        generator.manual_seed(recipe.eval.seed + index)
+        torch.randn(channels, height, width, generator=generator, out=noise[index])
+        if labels is not None:
+            labels[index] = torch.randint(subset.label_dim, (), generator=generator)
+    return noise, labels
+
+
+def _denoisers(
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    content: Mapping[str, Any],
+    run_path: Path,
+    subset: Subset,
+    device: torch.device,
+) -> Iterator[tuple[int, DenoiserFunction]]:
+    """Steps and their denoisers, one at a time."""
+    if recipe.model.arch == OPTIMUM:
+        images, labels = as_tensors(subset, device)
+        yield 0, Optimum(to_unit(images), labels)
+        return
+    keys = ("eval.snapshots", "train.epochs", "data.size", "train.batch_size")
+    files = {entry["step"]: run_path.parent / entry["file"] for entry in content["checkpoints"]}
+    denoiser = build_denoiser(recipe, subset, device).eval()
+    for step in snapshot_steps(*(settings[key] for key in keys)):
+        if step not in files:
+            raise UserError(f"{run_path}: has no checkpoint at step {step}; train the run again")
+        _load_average(denoiser.network, files[step], recipe.train.ema)
+        yield step, denoiser
+
+
+def _load_average(network: torch.nn.Module, path: Path, ema: float) -> None:
+    """Load the EMA weights of one rate, and the fixed buffers, into a network."""
+    tensors, metadata = checkpoint.load(path)
+    if ema not in metadata["ema"]:
+        raise UserError(f"{path}: has EMA rates {metadata['ema']}, not {ema}; train the run again")
+    prefixes = (f"ema-{ema}.", "buffer.")
+    state = {k.removeprefix(p): t for p in prefixes for k, t in tensors.items() if k.startswith(p)}
+    network.load_state_dict(state)
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: DenoiserFunction,
+    noise: Tensor,
+    labels: Tensor | None,
+    recipe: Recipe,
+    device: torch.device,
+    batch_size: int,
+) -> np.ndarray:
+    """Images (N, H, W, C) uint8 from latents, by the recipe's sampler."""
+    low = recipe.eval.sigma_min or PRECONDITIONINGS[recipe.model.precond].sigma_min
+    sigmas = karras_sigmas(recipe.eval.steps, low, recipe.eval.sigma_max, recipe.eval.rho)
+    parts = []
+    for start in range(0, len(noise), batch_size):
+        part = slice(start, start + batch_size)
+        chosen = None if labels is None else labels[part].to(device)
+        images = to_uint8(heun(denoiser, noise[part].to(device), sigmas, chosen))
+        parts.append(images.permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,16 @@
+"""Errors that end a command in one line, and the exit codes they carry."""
+
+EXIT_BAD_INPUT = 2
+EXIT_RESUMABLE = 75
+
+
+class UserError(Exception):
+    """Bad input: what is wrong, where, and what to do, in one line. Exit code 2."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class Interrupted(UserError):  # noqa: N818 - an outcome, not an error
+    """Work stopped with its state saved: the same command resumes it. Exit code 75."""
+
+    exit_code = EXIT_RESUMABLE

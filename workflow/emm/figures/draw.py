@@ -1,0 +1,66 @@
+"""Draws a figure of an experiment from result tables, in every format."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Picture
+
+from emm.errors import UserError
+from emm.figures import style
+from emm.figures.curves import curve
+from emm.figures.grids import grid
+from emm.figures.tables import latex, markdown, table
+from emm.files import atomic_path, write_text
+from emm.spec import Figure
+
+Galleries = Mapping[str, Mapping[str, np.ndarray]]
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+
+
+def draw(
+    figure: Figure,
+    memorization: pd.DataFrame,
+    emm: pd.DataFrame | None,
+    galleries: Galleries | None,
+    stem: Path,
+) -> list[Path]:
+    """Write a figure as stem.svg, .pdf, .png and .csv (the values drawn); a table also as text.
+
+    memorization, emm: the tables of that name. galleries: sample pictures by evaluation, for
+    grids. The same input gives the same bytes. UserError when there is nothing to draw.
+    """
+    try:
+        with style.paper():
+            picture, drawn, texts = _picture(figure, memorization, emm, galleries or {})
+            paths = [_save(picture, figure, stem, suffix) for suffix in UNDATED]
+    except UserError as error:
+        raise UserError(f"figure {stem.name}: {error}") from error
+    texts = {"csv": drawn.to_csv(index=False, float_format="%.10g"), **texts}
+    return paths + [_write(stem, suffix, text) for suffix, text in texts.items()]
+
+
+def _picture(
+    figure: Figure, memorization: pd.DataFrame, emm: pd.DataFrame | None, galleries: Galleries
+) -> tuple[Picture, pd.DataFrame, dict[str, str]]:
+    if figure.plot == "curve":
+        return *curve(figure, memorization, emm), {}
+    if figure.plot == "grid":
+        return *grid(figure, memorization, galleries), {}
+    picture, drawn = table(figure, memorization)
+    return picture, drawn, {"md": markdown(figure, drawn), "tex": latex(figure, drawn)}
+
+
+def _save(picture: Picture, figure: Figure, stem: Path, suffix: str) -> Path:
+    path = stem.with_name(f"{stem.name}.{suffix}")
+    about = {"Title": figure.title} if figure.title else {}
+    with atomic_path(path) as temporary:
+        picture.savefig(temporary, format=suffix, metadata={**UNDATED[suffix], **about})
+    return path
+
+
+def _write(stem: Path, suffix: str, text: str) -> Path:
+    path = stem.with_name(f"{stem.name}.{suffix}")
+    write_text(path, text)
+    return path

@@ -1,0 +1,39 @@
+"""Figures as a stage: tables and pictures in, one figure in every format out."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from emm.analyse.parquet import read_table
+from emm.catalog import Catalog, PlannedFigure
+from emm.errors import UserError
+from emm.figures.draw import draw
+from emm.files import read_arrays
+from emm.spec import suggestion
+
+
+def draw_figure(
+    catalog: Catalog, name: str, memorization: Path, emm: Path, stem: Path
+) -> list[Path]:
+    """Draw a figure of the catalog as stem.svg, .pdf, .png and .csv; returns the paths."""
+    if name not in catalog.figures:
+        raise UserError(f"no figure {name!r}{suggestion(name, catalog.figures)}")
+    planned = catalog.figures[name]
+    rows = _rows_of(planned, read_table(memorization))
+    pictures = galleries(catalog, planned) if planned.figure.plot == "grid" else None
+    return draw(planned.figure, rows, read_table(emm), pictures, stem)
+
+
+def _rows_of(planned: PlannedFigure, memorization: pd.DataFrame) -> pd.DataFrame:
+    wanted = {f"{row.run_id}/{row.evaluation_id}" for row in planned.rows}
+    return memorization[memorization["evaluation"].isin(wanted)]
+
+
+def galleries(catalog: Catalog, planned: PlannedFigure) -> dict[str, dict]:
+    """Pictures of the evaluations that a figure shows, by evaluation."""
+    return {
+        f"{row.run_id}/{row.evaluation_id}": read_arrays(
+            catalog.evaluation_folder(row.run_id, row.evaluation_id) / "gallery.npz"
+        )
+        for row in planned.rows
+    }

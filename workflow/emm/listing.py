@@ -1,0 +1,154 @@
+"""What the command line lists: runs with their state, networks with their cost, settings."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from emm.catalog import Catalog, Run, load_recipes
+from emm.errors import UserError
+from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
+
+DONE, RESUMABLE, MISSING = "done", "resumable", "missing"
+
+
+def run_rows(catalog: Catalog) -> list[dict[str, Any]]:
+    """The distinct runs of a catalog: id, settings, experiments, state and results."""
+    return [_run_row(catalog, run) for run in catalog.runs.values()]
+
+
+def _run_row(catalog: Catalog, run: Run) -> dict[str, Any]:
+    folder = catalog.run_folder(run.id)
+    summaries = _summaries(catalog, run)
+    return {
+        "id": run.id,
+        "experiments": sorted(run.experiments),
+        "state": _state(catalog, run),
+        "epochs": run.epochs,
+        "ema": run.ema,
+        "settings": dict(run.settings),
+        "folder": str(folder),
+        "results": [row for path in summaries if path.exists() for row in _results(path)],
+    }
+
+
+def _state(catalog: Catalog, run: Run) -> str:
+    """Done when every evaluation is scored, resumable when a training has left something."""
+    folder = catalog.run_folder(run.id)
+    if all(path.exists() for path in _summaries(catalog, run)):
+        return DONE
+    left = ("run.yaml", "state.safetensors", "state.previous.safetensors")
+    return RESUMABLE if any((folder / name).exists() for name in left) else MISSING
+
+
+def _summaries(catalog: Catalog, run: Run) -> list[Path]:
+    return [catalog.evaluation_folder(run.id, name) / "summary.parquet" for name in run.evaluations]
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    from emm.analyse.parquet import read_table
+
+    columns = ["evaluation", "epoch", "n_samples", "n_memorized", "memorization_ratio"]
+    return read_table(path)[[*columns, "knn_distance"]].to_dict("records")
+
+
+def print_runs(rows: list[dict[str, Any]]) -> None:
+    """A line per run: id, state, epochs, best memorization ratio."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("Run", "State", "Experiments"):
+        table.add_column(name, overflow="fold")
+    for name in ("Epochs", "Best ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        ratios = [result["memorization_ratio"] for result in row["results"]]
+        best = f"{100 * max(ratios):.1f} %" if ratios else "-"
+        experiments = ", ".join(row["experiments"])
+        table.add_row(row["id"], row["state"], experiments, f"{row['epochs']:g}", best)
+    Console().print(table)
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in (DONE, RESUMABLE, MISSING))
+    print(f"{len(rows)} runs: {counts}")
+
+
+def network_facts(
+    recipe: str, pairs: list[str], read: Callable[[list[str]], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Parameters, forward GFLOP per image (a multiply-add counts as two) and layers."""
+    import torch
+
+    from emm import nets
+    from emm.data.catalogue import source_info
+    from emm.nets.cost import forward_flops, layers, parameters
+
+    settings = _network_settings(recipe, pairs, read)
+    model = Recipe.model_validate(nested(settings)).model
+    if model.arch == "optimum":
+        raise UserError("the optimum has no network")
+    info = source_info(settings["data.dataset"])
+    with torch.device("meta"):
+        built = nets.build(
+            model,
+            resolution=settings["data.resolution"] or info.resolution or 32,
+            image_channels=info.channels or 3,
+            label_dim=label_dim(settings),
+        )
+    gflop = forward_flops(built) / 1e9
+    return {
+        "recipe": recipe,
+        "parameters": parameters(built),
+        "forward_gflop": gflop,
+        "training_gflop": 3 * gflop,
+        "layers": layers(built),
+    }
+
+
+def _network_settings(
+    recipe: str, pairs: list[str], read: Callable[[list[str]], Mapping[str, Any]]
+) -> dict[str, Any]:
+    recipes = load_recipes()
+    if recipe not in recipes:
+        raise UserError(f"--recipe: no recipe {recipe!r}{suggestion(recipe, recipes)}")
+    wanted = read(pairs)
+    named = {pair.partition("=")[0] for pair in pairs}
+    changed = {key: wanted[key] for key in named}
+    return flatten(parse_recipe(DEFAULTS | recipes[recipe] | changed, "--set"))
+
+
+def label_dim(settings: Mapping[str, Any]) -> int:
+    """Width of the network's label input."""
+    from emm.catalog import label_classes
+
+    return label_classes(settings)
+
+
+def print_network(facts: Mapping[str, Any]) -> None:
+    """The layers of a network and their sum."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("Layer", "Kind", "Output"):
+        table.add_column(name)
+    table.add_column("Parameters", justify="right")
+    for row in facts["layers"]:
+        kind = f"{row['kind']}, attention" if row["attention"] else row["kind"]
+        shape = "x".join(str(part) for part in row["shape"])
+        table.add_row(row["name"], kind, shape, f"{row['parameters']:,}")
+    Console().print(table)
+    print(
+        f"{facts['recipe']}: {facts['parameters']:,} parameters, "
+        f"{facts['forward_gflop']:.3f} GFLOP per image forward, "
+        f"{facts['training_gflop']:.3f} in training"
+    )
+
+
+def print_settings() -> None:
+    """Every setting with its default and meaning."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("Setting", "Default", "Meaning"):
+        table.add_column(name, overflow="fold")
+    for group, field in Recipe.model_fields.items():
+        for key, inner in field.annotation.model_fields.items():
+            default = DEFAULTS[f"{group}.{key}"]
+            table.add_row(f"{group}.{key}", str(default), inner.description)
+    Console().print(table)

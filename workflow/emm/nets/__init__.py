@@ -1,0 +1,46 @@
+"""Networks: plain torch modules without training logic."""
+
+from typing import Any
+
+from emm.errors import UserError
+from emm.nets.unet import UNet
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "ddpmpp": {"encoder": "standard", "resample_filter": (1, 1), "time_feature_mult": 1},
+    "ncsnpp": {"encoder": "residual", "resample_filter": (1, 3, 3, 1), "time_feature_mult": 2},
+}
+
+__all__ = ["ARCHITECTURES", "UNet", "build"]
+
+
+def build(
+    model: Any,
+    *,
+    resolution: int,
+    image_channels: int,
+    label_dim: int,
+    dropout: float | None = None,
+) -> UNet:
+    """Network of the settings `model`; `dropout` overrides that of the settings.
+
+    `model` has the attributes arch, channels, channel_mult, num_blocks, attention_levels,
+    time_embedding, fourier_scale, dropout and skip_mask (bits, or "all"). Weights come from
+    torch's global generator. Raises UserError for an unknown `arch` and for settings that do not
+    fit together.
+    """
+    if model.arch not in ARCHITECTURES:
+        raise UserError(f"model.arch: {model.arch!r} is unknown; use {' or '.join(ARCHITECTURES)}")
+    return UNet(
+        resolution=resolution,
+        image_channels=image_channels,
+        channels=model.channels,
+        channel_mult=model.channel_mult,
+        num_blocks=model.num_blocks,
+        attention_levels=model.attention_levels,
+        time_embedding=model.time_embedding,
+        fourier_scale=model.fourier_scale,
+        label_dim=label_dim,
+        dropout=model.dropout if dropout is None else dropout,
+        skip_mask=None if model.skip_mask == "all" else model.skip_mask,
+        **ARCHITECTURES[model.arch],
+    )

@@ -1,0 +1,1 @@
+"""Scores: exact nearest training images, and what counts as memorized."""

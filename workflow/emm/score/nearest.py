@@ -1,0 +1,308 @@
+"""Exact two nearest training images of 8-bit samples, the same on NumPy and CuPy.
+
+Squared distances come from inner products, `|a|^2 + |b|^2 - 2 a.b`, with every term an integer.
+Centred values lie in -128..127, so a product is at most 2**14 and the partial sums of 1024 of
+them at most 2**24: a float32 matrix product over chunks of 1024 components never rounds, in
+whatever order it sums. The chunks are added up as integers.
+"""
+
+import contextlib
+import functools
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emm.errors import UserError
+
+Array = Any  # a NumPy or CuPy array
+
+CHUNK = 1024
+LARGEST = 255**2  # squared difference of black and white
+BUDGET = 1 << 30  # bytes of working memory
+
+
+class Neighbours(NamedTuple):
+    """Two nearest training images per sample, ordered by (squared distance, index).
+
+    Both arrays are int64 of shape (N, 2). The two indices of a row differ.
+    """
+
+    indices: np.ndarray
+    squared_distances: np.ndarray
+
+
+class DistinctNeighbours(NamedTuple):
+    """Neighbours among the distinct training images, beside those among all of them.
+
+    `neighbours` points to the first occurrence of each image; `published` is what `two_nearest`
+    returns with every copy counted as an image of its own; `n_duplicates` is the number of
+    training images that repeat an earlier one.
+    """
+
+    neighbours: Neighbours
+    published: Neighbours
+    n_duplicates: int
+
+
+class Tiling(NamedTuple):
+    """How many samples and training images are compared at a time."""
+
+    samples: int
+    training: int
+
+
+def two_nearest(
+    samples: np.ndarray,
+    training: np.ndarray,
+    *,
+    xp: ModuleType | None = None,
+    budget: int = BUDGET,
+) -> Neighbours:
+    """Two nearest training images of each sample by Euclidean distance, in exact integers.
+
+    `samples` (N, ...) and `training` (M, ...) are uint8 with equal image shapes and M >= 2. `xp`
+    is NumPy or CuPy; None takes CuPy where there is a device. `budget` bounds the working memory
+    in bytes. The result does not depend on `xp` or `budget`. Raises UserError for other input.
+    """
+    check_images(samples, training)
+    xp = xp or array_module()
+    self_test(xp)
+    with full_precision(xp):
+        tiling = choose_tiling(math.prod(training.shape[1:]), budget)
+        keys = to_host(search(samples, training, tiling, xp))
+    squared_distances, indices = np.divmod(keys, len(training))
+    return Neighbours(indices, squared_distances)
+
+
+def nearest_distinct(
+    samples: np.ndarray,
+    training: np.ndarray,
+    *,
+    xp: ModuleType | None = None,
+    budget: int = BUDGET,
+) -> DistinctNeighbours:
+    """Two nearest *distinct* training images: repeated images count once.
+
+    A copy of a repeated image is otherwise as near to its second neighbour as to its first, and
+    never passes for one. Input and errors as for `two_nearest`; fewer than two distinct images are
+    a UserError.
+    """
+    check_images(samples, training)
+    first, second = occurrences(training)
+    if len(first) < 2:
+        raise UserError(f"all {len(training)} training images are the same: two must differ")
+    if len(first) == len(training):
+        neighbours = two_nearest(samples, training, xp=xp, budget=budget)
+        return DistinctNeighbours(neighbours, neighbours, 0)
+    local = two_nearest(samples, training[first], xp=xp, budget=budget)
+    neighbours = Neighbours(first[local.indices], local.squared_distances)
+    published = _with_copies(neighbours, second[local.indices[:, 0]], len(training))
+    return DistinctNeighbours(neighbours, published, len(training) - len(first))
+
+
+def check_images(samples: np.ndarray, training: np.ndarray) -> None:
+    """Raise UserError unless the two can be compared."""
+    for name, images in (("samples", samples), ("training images", training)):
+        if images.dtype != np.uint8:
+            raise UserError(f"{name} are {images.dtype}: distances need 8-bit values (uint8)")
+        if images.size == 0:
+            raise UserError(f"{name} are empty: shape {images.shape}")
+    if samples.shape[1:] != training.shape[1:]:
+        shapes = [_times(images.shape[1:]) for images in (samples, training)]
+        raise UserError(f"samples are {shapes[0]}, training images {shapes[1]}: sizes must agree")
+    if len(training) < 2:
+        raise UserError("one training image: the distance ratio needs at least two")
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def occurrences(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the first and of the second occurrence of each distinct image (-1 if single).
+
+    Both are int64 (M,), by ascending first occurrence. Images are the same if their SHA-256 is.
+    """
+    first: dict[bytes, int] = {}
+    second: dict[bytes, int] = {}
+    for index, image in enumerate(images):
+        digest = hashlib.sha256(image.tobytes()).digest()
+        if first.setdefault(digest, index) != index:
+            second.setdefault(digest, index)
+    repeats = [second.get(digest, -1) for digest in first]
+    return np.array(list(first.values()), np.int64), np.array(repeats, np.int64)
+
+
+def count_duplicates(images: np.ndarray) -> int:
+    """Number of images that repeat an earlier one."""
+    return len(images) - len(occurrences(images)[0])
+
+
+def _with_copies(distinct: Neighbours, second: np.ndarray, count: int) -> Neighbours:
+    """Neighbours with copies counted: the nearest image's second occurrence competes for place 2.
+
+    Further copies of either neighbour come later in the order, so they never take a place.
+    """
+    keys = distinct.squared_distances * count + distinct.indices
+    repeated = np.where(second < 0, keys[:, 1], keys[:, 0] - distinct.indices[:, 0] + second)
+    keys[:, 1] = np.minimum(keys[:, 1], repeated)
+    squared_distances, indices = np.divmod(keys, count)
+    return Neighbours(indices, squared_distances)
+
+
+@functools.cache
+def array_module() -> ModuleType:
+    """CuPy where it is installed and finds a device, else NumPy."""
+    try:
+        import cupy
+
+        return cupy if cupy.cuda.runtime.getDeviceCount() > 0 else np
+    except (ImportError, RuntimeError):  # CuPy raises RuntimeError where there is no driver
+        return np
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The array in host memory."""
+    return array.get() if hasattr(array, "get") else array
+
+
+def integer_type(components: int) -> type[np.signedinteger]:
+    """Type that holds every squared distance of images with so many components.
+
+    255**2 * components fits int32 up to 33,025 components; on the way to it no term is larger.
+    """
+    return np.int32 if LARGEST * components <= np.iinfo(np.int32).max else np.int64
+
+
+def choose_tiling(components: int, budget: int) -> Tiling:
+    """Tiling whose arrays stay within a budget in bytes (at least one image by one)."""
+    samples = max(1, min(512, budget // 8 // components))
+    integers = 2 * np.dtype(integer_type(components)).itemsize
+    per_image = 5 * components + samples * (4 + integers)  # uint8 and float32 images; products
+    return Tiling(samples, max(1, min(4096, budget * 7 // 8 // per_image)))
+
+
+def search(samples: np.ndarray, training: np.ndarray, tiling: Tiling, xp: ModuleType) -> Array:
+    """Keys (N, 2) of the two nearest images: squared distance * len(training) + index, int64.
+
+    The order of the keys is the order by (squared distance, index), so tiles merge by minimum and
+    maximum and the result does not depend on the tiling.
+    """
+    count, components = len(training), math.prod(training.shape[1:])
+    best = xp.full((len(samples), 2), _farthest(components) * count, dtype=xp.int64)
+    norms = [squared_norms(chunks(part, xp)) for _, part in blocks(samples, tiling.samples, xp)]
+    for start, images in blocks(training, tiling.training, xp):
+        others = list(chunks(images, xp))
+        other_norms = squared_norms(others).astype(integer_type(components))
+        for part_norms, (row, part) in zip(norms, blocks(samples, tiling.samples, xp), strict=True):
+            tile = inner_products(part, others, other_norms.dtype, xp)
+            tile *= -2
+            tile += other_norms
+            distances, columns = two_smallest(tile, _farthest(components), xp)
+            keys = (distances + part_norms[:, None]) * count + (start + columns)
+            rows = slice(row, row + len(part))
+            best[rows] = merge(best[rows], keys, xp)
+        del others  # or it would stay beside the next block's
+    return best
+
+
+def blocks(images: np.ndarray, size: int, xp: ModuleType) -> Iterator[tuple[int, Array]]:
+    """Start index and values (at most `size`, K) of consecutive blocks, uint8 on the device."""
+    for start in range(0, len(images), size):
+        block = xp.asarray(images[start : start + size])
+        yield start, block.reshape(len(block), -1)
+
+
+def chunks(images: Array, xp: ModuleType) -> Iterator[Array]:
+    """Centred values of uint8 images (N, K) in float32, CHUNK components at a time."""
+    for start in range(0, images.shape[1], CHUNK):
+        chunk = images[:, start : start + CHUNK].astype(xp.float32)
+        chunk -= 128
+        yield chunk
+
+
+def squared_norms(parts: Iterable[Array]) -> Array:
+    """Squared norms (N,) of images given as chunks, int64; exact for the same reason."""
+    return sum((part * part).sum(axis=1).astype(np.int64) for part in parts)
+
+
+def inner_products(images: Array, others: list[Array], dtype: type, xp: ModuleType) -> Array:
+    """Exact inner products (N, M) of centred uint8 images (N, K) and chunks of M others."""
+    total = xp.zeros((len(images), len(others[0])), dtype=dtype)
+    for left, right in zip(chunks(images, xp), others, strict=True):
+        total += (left @ right.T).astype(dtype)
+    return total
+
+
+def two_smallest(tile: Array, farthest: int, xp: ModuleType) -> tuple[Array, Array]:
+    """Values and columns of the two smallest values per row, int64 (N, 2); overwrites the tile.
+
+    Of equal values the first counts. A tile of one column has `farthest` for its second value.
+    """
+    rows, values, columns = xp.arange(len(tile)), [], []
+    for _ in range(2):
+        column = tile.argmin(axis=1)
+        columns.append(column)
+        values.append(tile[rows, column].astype(xp.int64))
+        tile[rows, column] = farthest
+    return xp.stack(values, axis=1), xp.stack(columns, axis=1)
+
+
+def _farthest(components: int) -> int:
+    """A value behind every squared distance that still fits `integer_type`."""
+    return LARGEST * components + 1
+
+
+def merge(first: Array, second: Array, xp: ModuleType) -> Array:
+    """The two smallest keys (N, 2) of two ascending pairs without common keys."""
+    small = xp.minimum(first[:, 0], second[:, 0])
+    large = xp.maximum(first[:, 0], second[:, 0])
+    return xp.stack([small, xp.minimum(large, xp.minimum(first[:, 1], second[:, 1]))], axis=1)
+
+
+@contextlib.contextmanager
+def full_precision(xp: ModuleType) -> Iterator[None]:
+    """Keep CuPy's float32 products off TF32 and emulation, whatever CUPY_TF32 says."""
+    linalg = getattr(getattr(xp, "_core", None), "_routines_linalg", None)
+    if linalg is None:
+        yield
+        return
+    before = linalg.get_compute_type("float32")
+    linalg.set_compute_type("float32", linalg.COMPUTE_TYPE_PEDANTIC)
+    try:
+        yield
+    finally:
+        linalg.set_compute_type("float32", before)
+
+
+@functools.cache
+def self_test(xp: ModuleType) -> None:
+    """Check inner products whose sums come up to 2**24, once per process and array module.
+
+    Raises UserError where matrix products round (TF32, emulation, a Strassen-type library).
+    """
+    images = hard_images(128, 2 * CHUNK + 100)
+    values = images.astype(np.float64) - 128  # float64 sums stay far below 2**53
+    with full_precision(xp):
+        others = list(chunks(xp.asarray(images), xp))
+        found = to_host(inner_products(xp.asarray(images), others, np.int64, xp))
+    if not np.array_equal(found, values @ values.T):
+        raise UserError(
+            f"{xp.__name__}: float32 matrix products are not exact on this machine; "
+            "to score on the CPU set CUDA_VISIBLE_DEVICES to nothing"
+        )
+
+
+def hard_images(count: int, components: int) -> np.ndarray:
+    """Images with extreme inner products: black, white, nearly black, two-level and uniform."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((count, components), np.uint8)
+    images[1::5] = 255
+    images[2::5] = rng.random(images[2::5].shape) < 4 / components
+    images[3::5] = rng.integers(0, 2, images[3::5].shape) * 255
+    images[4::5] = rng.integers(0, 256, images[4::5].shape)
+    return images

@@ -1,0 +1,343 @@
+"""Settings of runs, evaluations, experiments, scales and the config: names, defaults, units.
+
+The only place where a setting gets a name and a default. The defaults are the basic run of
+Gu et al. 2023 (DDPM++ under VP on CIFAR-10), so a setting that equals its default never enters
+an id.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+
+from emm.errors import UserError
+
+RECIPE_VERSION = 1  # raised when training or sampling code changes results: every run reruns
+
+Ints = Annotated[tuple[int, ...], Strict(False)]
+Words = Annotated[
+    tuple[str, ...],
+    Strict(False),
+    BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v),
+]
+LabelKind = Annotated[
+    Literal["none", "true", "random", "unique"],
+    BeforeValidator(lambda v: "true" if v is True else v),  # YAML reads a bare true as a boolean
+]
+Selection = Annotated[
+    tuple[dict[str, Any], ...],
+    Strict(False),
+    BeforeValidator(lambda v: [v] if isinstance(v, dict) and v else v or []),
+]
+Scalar = bool | int | float | str | None
+M = TypeVar("M", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Settings):
+    """The images of a subset and how they are chosen."""
+
+    dataset: str = Field("cifar10", description="Source of the images")
+    path: str | None = Field(None, description="Folder or array file of the source `folder`")
+    size: int | None = Field(None, ge=2, description="Number of training images; null is all")
+    resolution: int | None = Field(
+        32, ge=2, description="Height and width in pixels; null is the source's own"
+    )
+    num_classes: int | None = Field(
+        None, ge=1, description="The first so many classes of the source; null is all"
+    )
+    selection: Literal["balanced_prefix", "random"] = Field(
+        "balanced_prefix", description="Class-balanced nested prefixes, or a seeded random order"
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random selection and of generated sources")
+    cross_width: int = Field(1, ge=1, description="Mondrian: width of the cross in pixels")
+    cross_position: Literal["random", "centre"] = Field(
+        "random", description="Mondrian: where the cross stands"
+    )
+    cross_margin: int = Field(4, ge=0, description="Mondrian: least distance to the edge, pixels")
+
+
+class Labels(Settings):
+    """What the network is told about each image."""
+
+    kind: LabelKind = Field("none", description="No labels, classes, random or one per image")
+    num_classes: int = Field(
+        0, ge=0, description="Number of label classes; chosen for random, else it follows the data"
+    )
+    seed: int = Field(1024, ge=0, description="Seed of random labels")
+
+
+class Model(Settings):
+    """The denoising network and its preconditioning."""
+
+    arch: Literal["ddpmpp", "ncsnpp", "optimum"] = Field(
+        "ddpmpp", description="Network, or the closed-form optimum of the training set"
+    )
+    channels: int = Field(128, ge=4, description="Channel width of the first level")
+    channel_mult: Ints = Field((2, 2, 2), min_length=1, description="Width factor of each level")
+    num_blocks: int = Field(2, ge=1, description="Residual blocks per level in the encoder")
+    attention_levels: Ints = Field((2,), description="Levels with attention; 1 is full resolution")
+    time_embedding: Literal["positional", "fourier"] = Field(
+        "positional", description="Features of the noise level"
+    )
+    fourier_scale: float = Field(16.0, gt=0, description="Standard deviation of the frequencies")
+    dropout: float = Field(0.13, ge=0, lt=1, description="Dropout rate in training")
+    skip_mask: str = Field(
+        "all",
+        pattern="^(all|[01]+)$",
+        description="A bit per skip connection in encoder order; 0 replaces it by zeros",
+    )
+    precond: Literal["vp", "ve", "edm"] = Field("vp", description="Preconditioning and loss")
+
+
+class Train(Settings):
+    """Optimisation. Fields in `recorded` say what is kept of a run, not what it computes."""
+
+    recorded: ClassVar[frozenset[str]] = frozenset({"epochs", "ema", "device"})
+
+    lr: float = Field(2e-4, gt=0, description="Learning rate of Adam after warm-up")
+    batch_size: int = Field(512, ge=1, description="Images per step")
+    epochs: float = Field(40000, gt=0, description="Training length in passes over the subset")
+    warmup_epochs: float = Field(200, ge=0, description="Ramp of learning rate and EMA, epochs")
+    weight_decay: float = Field(0.0, ge=0, description="Coupled L2 penalty of Adam")
+    ema: float = Field(0.99929, ge=0, lt=1, description="Final EMA rate per step")
+    seed: int = Field(1024, ge=0, description="Seed of initialisation, noise and data order")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the network")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes the GPU when there is one; cuda refuses to do without"
+    )
+
+
+class Eval(Settings):
+    """How checkpoints are sampled."""
+
+    num_samples: int = Field(10000, ge=1, description="Images per checkpoint")
+    steps: int = Field(18, ge=2, description="Noise levels of the Heun sampler")
+    sigma_max: float = Field(80.0, gt=0, description="First noise level, in image units [-1, 1]")
+    sigma_min: float | None = Field(
+        None, gt=0, description="Last noise level; null is 0.002, and 0.02 under VE"
+    )
+    rho: float = Field(7.0, gt=0, description="Exponent of the noise levels")
+    seed: int = Field(0, ge=0, description="Seed of image 0; image i has seed + i")
+    snapshots: Literal["published"] | int = Field(
+        "published",
+        description="Evaluated checkpoints: every 2.5 million images as published, or so many, "
+        "evenly spaced",
+    )
+
+
+class Recipe(Settings):
+    """A complete configuration of one training and its evaluation."""
+
+    data: Data = Data()
+    labels: Labels = Labels()
+    model: Model = Model()
+    train: Train = Train()
+    eval: Eval = Eval()
+
+
+class Figure(Settings):
+    """A figure or table of an experiment, drawn from result rows alone."""
+
+    title: str = Field("", description="What the figure shows; the first line of its caption")
+    source: str = Field("", description="Where it stands in a paper")
+    plot: Literal["curve", "grid", "table"] = Field(description="Kind of picture")
+    x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
+    y: str = Field("memorization_ratio", description="Column of the memorization table")
+    hue: str | None = Field(None, description="Setting that separates the series")
+    style: str | None = Field(None, description="Second setting that separates the series")
+    emm: bool = Field(False, description="Mark the 90 % line and the EMM of each series")
+    where: dict[str, Scalar | list[Scalar]] = Field({}, description="Rows that are drawn")
+    epoch: Literal["best", "last", "all"] = Field("best", description="Which checkpoints")
+    rows: str | None = Field(None, description="Table: setting of its rows")
+    columns: str | None = Field(None, description="Table: setting of its columns")
+    log_x: bool = Field(False, description="Logarithmic x axis")
+    count: int = Field(10, ge=1, description="Grid: images per row")
+    caption: str = Field("", description="What the paper shows there")
+
+
+class Experiment(Settings):
+    """One question: a recipe, axes that are swept, and figures."""
+
+    title: str
+    source: str = Field("", description="Paper and section")
+    recipe: str = Field("ddpmpp", description="A name in recipes.yaml")
+    set: dict[str, Any] = Field({}, description="Settings that differ from the recipe in all runs")
+    runs: list[dict[str, Any]] = Field(min_length=1, description="Items; lists in one are crossed")
+    scaled: bool = Field(True, description="False: the runs are the same at every scale")
+    figures: dict[str, Figure] = {}
+
+
+class Rule(Settings):
+    """How a scale transforms one setting: a constant, a table of values, or a factor."""
+
+    to: Any = Field(None, description="Constant value")
+    map: dict[Any, Any] = Field({}, description="Published value -> value at this scale")
+    factor: float | None = Field(None, gt=0, description="For numbers that the map does not list")
+    minimum: float = Field(0, description="Lower bound of factor's result")
+
+
+class Scale(Settings):
+    """A transformation of every run."""
+
+    title: str
+    comparable: bool = Field(description="Whether values may be compared with published ones")
+    rules: dict[str, Rule] = {}
+    experiments: dict[str, dict[str, Rule]] = Field(
+        {}, description="Rules of single experiments, which replace the general ones"
+    )
+
+
+class Config(Settings):
+    """config.yaml: what to run, at which scale, and where files lie."""
+
+    scale: str = Field("quick", description="A name in workflow/scales")
+    experiments: Words = Field(
+        ("all",), description="all, a folder of workflow/experiments, names, or .yaml files"
+    )
+    select: Selection = Field(
+        (), description="Keep only runs with these values; a list keeps what any item allows"
+    )
+    set: dict[str, Any] = Field({}, description="Settings forced on every run")
+    results: str = Field("results", description="Folder for everything the workflow writes")
+    cache: str = Field("data", description="Folder for downloaded and supplied data")
+    threads: int = Field(1, ge=1, description="CPU threads of a training or sampling job")
+    gallery: int = Field(64, ge=1, description="Samples per evaluation kept as pictures")
+
+
+def flatten(recipe: BaseModel) -> dict[str, Any]:
+    """Dotted names and values of nested settings: {"data.size": 1000, ...}."""
+    groups = recipe.model_dump()
+    return {f"{name}.{key}": value for name, keys in groups.items() for key, value in keys.items()}
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Dotted settings by group, the inverse of `flatten`."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        group, key = name.split(".")
+        groups.setdefault(group, {})[key] = value
+    return groups
+
+
+DEFAULTS = flatten(Recipe())
+
+
+def parse_recipe(settings: Mapping[str, Any], where: str) -> Recipe:
+    """Validated Recipe from dotted settings; UserError names `where`, key and allowed values."""
+    for name in settings:
+        if name not in DEFAULTS:
+            raise UserError(f"{where}: unknown setting {name!r}{suggestion(name, DEFAULTS)}")
+    return parse(Recipe, nested(settings), where)
+
+
+def parse(model: type[M], content: Any, where: str) -> M:
+    """Validate content against a model; the first problem as a one-line UserError."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error, model)}") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line from a pydantic error: key, problem, value, and allowed keys for a typo."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "content"
+    if problem["type"] == "extra_forbidden":
+        owner = _model_at(model, problem["loc"][:-1])
+        return f"unknown key {key!r}{suggestion(str(problem['loc'][-1]), owner.model_fields)}"
+    hint = _number_hint(problem["input"])
+    value = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
+    return f"{key}: {problem['msg'].lower()}{value}{hint}"
+
+
+def _number_hint(value: Any) -> str:
+    try:
+        return f" (write {float(value)!r}, without quotes)" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
+
+
+def _model_at(model: type[BaseModel], loc: Iterable[int | str]) -> type[BaseModel]:
+    """The settings model that a location inside `model` belongs to."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        for candidate in _models_in(field.annotation) if field else ():
+            model = candidate
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def suggestion(name: str, allowed: Iterable[str]) -> str:
+    """The end of an error message: the nearest allowed name, or all of them."""
+    import difflib
+
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(allowed)}"
+
+
+def digest(content: Any) -> str:
+    """Eight hexadecimal digits that identify a JSON-like value."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differing(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
+    """Settings of some groups (or single settings) that differ from their defaults, sorted."""
+    chosen = tuple(prefixes)
+    return {
+        key: value
+        for key, value in sorted(settings.items())
+        if any(key == p or key.startswith(p + ".") for p in chosen) and value != DEFAULTS[key]
+    }
+
+
+def option(key: str, value: Any) -> str:
+    """A setting as a command-line option that `emm` reads back: --set=data.size=1000."""
+    text = value if isinstance(value, str) and not _is_json(value) else json.dumps(value)
+    return f"--set={key}={text}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def load_yaml(path: Path) -> Any:
+    """Content of a YAML file; missing or malformed files are one-line UserErrors."""
+    import yaml
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})"
+        ) from error
+
+
+def _loader() -> type:
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -1,0 +1,1 @@
+"""Training as published: schedules, EMA, checkpoints, resume and the loop."""

@@ -1,0 +1,318 @@
+"""The training loop, as published: fixed data order, epoch-wise ramps, EMA per step."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emm.diffusion.precondition import Denoiser, to_unit
+from emm.errors import Interrupted, UserError
+from emm.seeds import derive
+from emm.spec import Train
+from emm.train import checkpoint
+from emm.train.flat import FlatParameters
+from emm.train.schedules import ema_rate, epoch_of, warmup_factor
+
+FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
+METRIC_ROWS = 200
+METRICS = ("step", "epoch", "loss", "lr", "seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training computes and what it records.
+
+    identity: digest of all that decides the trajectory; size: training images; ema: rates tracked
+    side by side; snapshots: ascending steps whose EMA weights are kept, the last is the end.
+    """
+
+    identity: str
+    settings: Train
+    size: int
+    ema: tuple[float, ...]
+    snapshots: tuple[int, ...]
+    save_seconds: float = 300.0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.snapshots[-1]
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training set after a step."""
+        return epoch_of(step, self.size, self.settings.batch_size)
+
+
+@dataclass
+class State:
+    """Everything that a step changes; what is saved and resumed."""
+
+    flat: FlatParameters
+    optimizer: torch.optim.Adam
+    averages: dict[float, Tensor]
+    loss_sum: Tensor
+    step: int = 0
+    logged_step: int = 0
+    seconds: float = 0.0
+    metrics: list[list[float]] = field(default_factory=list)
+
+
+def train(
+    denoiser: Denoiser,
+    images: Tensor,
+    labels: Tensor | None,
+    plan: Plan,
+    folder: Path,
+    report: Callable[[State], None] = lambda state: None,
+) -> State:
+    """Train to the end of the plan, resuming from the state in `folder`.
+
+    denoiser: on its device, freshly initialised; images (N, C, H, W) uint8 and labels (N,) int64
+    on the same device. Checkpoints and state are written to `folder`; `report` is called a few
+    hundred times. On the CPU a training that is killed at any moment and resumed ends with
+    bit-identical weights. Raises Interrupted after SIGTERM or SIGINT with the state saved, and
+    UserError when the loss is not finite, with the last good state kept.
+    """
+    state = _initial_state(denoiser, plan)
+    _resume(state, plan, folder)
+    order = _data_order(plan, images.device)
+    generator = torch.Generator(images.device)
+    interval = max(1, plan.steps // METRIC_ROWS)
+    snapshots = set(plan.snapshots)
+    clock = saved = time.monotonic()
+    denoiser.train()
+    with _stop_signals() as stop:
+        while state.step < plan.steps:
+            chosen = _batch(order, state.step, plan)
+            batch_labels = None if labels is None else labels[chosen]
+            _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
+            last = state.step == plan.steps
+            stopping = bool(stop) or time.monotonic() - saved > plan.save_seconds
+            if state.step % interval == 0 or last:
+                state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
+                _log(state, plan)
+                report(state)
+            if state.step in snapshots:
+                _require_finite(state, plan)
+                _save_checkpoint(state, plan, folder)
+            if stopping or last:
+                state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
+                _require_finite(state, plan)
+                _save_state(state, plan, folder)
+                saved = time.monotonic()
+            if stop and not last:
+                raise Interrupted(
+                    f"{folder}: stopped at step {state.step} of {plan.steps}, state saved; "
+                    "run the same command again to go on"
+                )
+    return state
+
+
+def _step(
+    denoiser: Denoiser,
+    clean: Tensor,
+    labels: Tensor | None,
+    state: State,
+    plan: Plan,
+    generator: torch.Generator,
+) -> None:
+    """One optimiser step and EMA update; every draw is seeded by (run seed, purpose, step)."""
+    settings, images_seen = plan.settings, state.step * plan.settings.batch_size
+    generator.manual_seed(derive(settings.seed, "noise", state.step))
+    torch.manual_seed(derive(settings.seed, "dropout", state.step))
+    sigma = denoiser.precond.draw_sigma(len(clean), generator)
+    noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+    loss = denoiser.loss(clean, labels, noise, sigma)
+    gradient = state.flat.values.grad
+    gradient.zero_()
+    scale = FP16_LOSS_SCALE if settings.precision == "fp16" else 1.0
+    (loss * scale).backward()
+    torch.nan_to_num_(gradient.div_(scale), nan=0.0, posinf=1e5, neginf=-1e5)
+    state.optimizer.param_groups[0]["lr"] = _learning_rate(plan, images_seen)
+    state.optimizer.step()
+    for rate, average in state.averages.items():
+        decay = ema_rate(rate, images_seen, plan.size, settings.batch_size, settings.warmup_epochs)
+        average.lerp_(state.flat.values.detach(), 1 - decay)
+    state.loss_sum += loss.detach()
+    state.step += 1
+
+
+def _learning_rate(plan: Plan, images_seen: int) -> float:
+    factor = warmup_factor(images_seen, plan.size, plan.settings.warmup_epochs)
+    return plan.settings.lr * factor
+
+
+def _data_order(plan: Plan, device: torch.device) -> Tensor:
+    """The published order: one permutation by NumPy's RandomState, repeated forever."""
+    order = np.arange(plan.size)
+    np.random.RandomState(plan.settings.seed).shuffle(order)
+    return torch.from_numpy(order).to(device)
+
+
+def _batch(order: Tensor, step: int, plan: Plan) -> Tensor:
+    """Positions of a batch; batches straddle the ends of epochs."""
+    batch = plan.settings.batch_size
+    positions = torch.arange(step * batch, (step + 1) * batch, device=order.device)
+    return order[positions % plan.size]
+
+
+def _initial_state(denoiser: Denoiser, plan: Plan) -> State:
+    flat = FlatParameters(denoiser.network)
+    optimizer = torch.optim.Adam(
+        [flat.values],
+        lr=plan.settings.lr,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=plan.settings.weight_decay,
+        fused=True,
+    )
+    averages = {rate: flat.values.detach().clone() for rate in plan.ema}
+    loss_sum = torch.zeros((), dtype=torch.float64, device=flat.values.device)
+    return State(flat, optimizer, averages, loss_sum)
+
+
+def _log(state: State, plan: Plan) -> None:
+    """Append a row of metrics over the steps since the last one."""
+    steps = state.step - state.logged_step
+    since = state.seconds - (state.metrics[-1][4] if state.metrics else 0.0)
+    state.metrics.append(
+        [
+            state.step,
+            plan.epoch(state.step),
+            float(state.loss_sum) / steps,
+            _learning_rate(plan, (state.step - 1) * plan.settings.batch_size),
+            state.seconds,
+            steps * plan.settings.batch_size / max(since, 1e-9),
+        ]
+    )
+    _require_finite(state, plan)
+    state.loss_sum.zero_()
+    state.logged_step = state.step
+
+
+def _require_finite(state: State, plan: Plan) -> None:
+    if not bool(torch.isfinite(state.loss_sum)):
+        changed = plan.settings.model_dump(exclude_defaults=True)
+        settings = ", ".join(f"train.{key}={value}" for key, value in changed.items())
+        raise UserError(
+            f"loss is not finite in steps {state.logged_step + 1} to {state.step} "
+            f"({settings or 'default settings'}); the last good state is kept: "
+            "lower train.lr or raise train.precision"
+        )
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """File of the EMA weights after a step."""
+    return folder / "checkpoints" / f"step-{step:08d}.safetensors"
+
+
+def _save_checkpoint(state: State, plan: Plan, folder: Path) -> None:
+    buffers = dict(state.flat.network.named_buffers())
+    tensors = {f"buffer.{name}": tensor for name, tensor in buffers.items()}
+    for rate, average in state.averages.items():
+        named = state.flat.named(average)
+        tensors |= {f"ema-{rate}.{name}": tensor for name, tensor in named.items()}
+    metadata = {"identity": plan.identity, "step": state.step, "ema": list(plan.ema)}
+    checkpoint.save(checkpoint_path(folder, state.step), tensors, metadata)
+
+
+def _save_state(state: State, plan: Plan, folder: Path) -> None:
+    """Write the state; the one before it stays until the new one is whole."""
+    moments = state.optimizer.state[state.flat.values]
+    tensors = {
+        "values": state.flat.values,
+        "exp_avg": moments["exp_avg"],
+        "exp_avg_sq": moments["exp_avg_sq"],
+        "loss_sum": state.loss_sum,
+        "metrics": torch.tensor(state.metrics, dtype=torch.float64).view(-1, len(METRICS)),
+    } | {f"ema-{rate}": average for rate, average in state.averages.items()}
+    metadata = {
+        "identity": plan.identity,
+        "step": state.step,
+        "logged_step": state.logged_step,
+        "seconds": state.seconds,
+    }
+    current, previous = _state_paths(folder)
+    if current.exists():
+        current.replace(previous)
+    checkpoint.save(current, tensors, metadata)
+    previous.unlink(missing_ok=True)
+
+
+def _state_paths(folder: Path) -> tuple[Path, Path]:
+    return folder / "state.safetensors", folder / "state.previous.safetensors"
+
+
+def _resume(state: State, plan: Plan, folder: Path) -> None:
+    """Load the newest whole state that belongs to this plan; say why if there is none."""
+    for path in _state_paths(folder):
+        if not path.exists():
+            continue
+        try:
+            tensors, metadata = checkpoint.load(path)
+        except UserError as error:
+            print(f"{error.args[0].split('; ')[0]}: not resumed from it", flush=True)
+            continue
+        problem = _mismatch(tensors, metadata, plan, folder)
+        if not problem:
+            _restore(state, tensors, metadata)
+            if state.step in plan.snapshots:
+                _save_checkpoint(state, plan, folder)
+            print(f"resumed at step {state.step} of {plan.steps}", flush=True)
+            return
+        print(f"{path}: {problem}: training starts anew", flush=True)
+
+
+def _mismatch(tensors: dict[str, Tensor], metadata: dict, plan: Plan, folder: Path) -> str:
+    """Why a saved state cannot be continued to this plan, or an empty text."""
+    if metadata["identity"] != plan.identity:
+        return "belongs to other settings"
+    if any(f"ema-{rate}" not in tensors for rate in plan.ema):
+        return "lacks an EMA rate that is asked for"
+    for step in (s for s in plan.snapshots if s < metadata["step"]):
+        if not _has_checkpoint(checkpoint_path(folder, step), plan):
+            return f"is past step {step}, whose checkpoint is missing"
+    return ""
+
+
+def _has_checkpoint(path: Path, plan: Plan) -> bool:
+    try:
+        _, metadata = checkpoint.load(path)
+    except UserError:
+        return False
+    return metadata["identity"] == plan.identity and set(plan.ema) <= set(metadata["ema"])
+
+
+def _restore(state: State, tensors: dict[str, Tensor], metadata: dict) -> None:
+    values = state.flat.values
+    values.data.copy_(tensors["values"])
+    state.optimizer.state[values] = {
+        "step": torch.tensor(float(metadata["step"]), device=values.device),
+        "exp_avg": tensors["exp_avg"].to(values.device),
+        "exp_avg_sq": tensors["exp_avg_sq"].to(values.device),
+    }
+    for rate, average in state.averages.items():
+        average.copy_(tensors[f"ema-{rate}"])
+    state.loss_sum.copy_(tensors["loss_sum"])
+    state.metrics = tensors["metrics"].tolist()
+    state.step, state.logged_step = metadata["step"], metadata["logged_step"]
+    state.seconds = metadata["seconds"]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that is non-empty once SIGTERM or SIGINT has arrived."""
+    received: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in signals}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""Schedules of a training in images, steps and epochs; plain Python, no torch.
+
+Published rules count in thousands of images with floors (behaviour of the papers' code): the
+ramps of learning rate and EMA, and the distance between snapshots. None of them depends on the
+length of the training, so a shorter run is a prefix of a longer one.
+"""
+
+import math
+
+PUBLISHED_EMA = 0.99929
+EMA_HALF_LIFE = 500_000  # images; 0.5 ** (512 / 500_000) is the published 0.99929
+PUBLISHED_BATCH = 512  # the default EMA counts 512 images per step, whatever the batch
+PUBLISHED_RAMP = 200  # epochs
+SNAPSHOT_IMAGES = 50_000  # an "epoch" of the published snapshot cadence
+
+
+def total_steps(epochs: float, size: int, batch_size: int) -> int:
+    """Steps of a training of `epochs` passes over `size` images: the last batch is a whole one."""
+    return math.ceil(epochs * size / batch_size)
+
+
+def epoch_of(step: int, size: int, batch_size: int) -> float:
+    """Passes over the training set after `step` steps."""
+    return step * batch_size / size
+
+
+def warmup_factor(images: int, size: int, warmup_epochs: float) -> float:
+    """Learning-rate factor after `images` seen: linear over the warm-up, 0 at the first step.
+
+    As published the warm-up is 1000 * floor(size / 5) images, which is 200 epochs.
+    """
+    ramp = 5 * max(size // 5, 1) * warmup_epochs
+    return min(images / ramp, 1.0) if ramp else 1.0
+
+
+def ema_rate(rate: float, images: int, size: int, batch_size: int, warmup_epochs: float) -> float:
+    """EMA decay of one step, for a final rate per step, after `images` were seen before it.
+
+    The half-life grows with the epochs until the ramp ends; the first step has decay 0. A final
+    rate other than the published one scales the same ramp and counts the true batch (Table 2 of
+    Gu et al. 2023).
+    """
+    batch = PUBLISHED_BATCH if rate == PUBLISHED_EMA else batch_size
+    ramp_images = _floored_hundredth(size) * 100 * PUBLISHED_RAMP
+    stretch = PUBLISHED_RAMP / warmup_epochs if warmup_epochs else math.inf
+    progress = min(images * stretch / ramp_images, 1.0) if images else 0.0
+    half_life = EMA_HALF_LIFE * progress * ramp_images / (size * PUBLISHED_RAMP)
+    ramp = 0.5 ** (batch / half_life) if half_life else 0.0
+    return ramp if rate == PUBLISHED_EMA else rate / PUBLISHED_EMA * ramp
+
+
+def _floored_hundredth(size: int) -> float:
+    """size / 100 with the published floor; below 100 images, where the floor is 0, without it."""
+    return size // 100 if size >= 100 else size / 100
+
+
+def snapshot_steps(snapshots: str | int, epochs: float, size: int, batch_size: int) -> list[int]:
+    """Steps whose EMA weights are evaluated, ascending; the last is the end of the training.
+
+    "published": every 50 * ceil(50000 / batch) * batch images (2,508,800 at batch 512); a number:
+    so many, evenly spaced.
+    """
+    last = total_steps(epochs, size, batch_size)
+    if snapshots == "published":
+        every = 50 * math.ceil(SNAPSHOT_IMAGES / batch_size)
+        return sorted({*range(every, last + 1, every), last})
+    count = min(int(snapshots), last)
+    return sorted({math.ceil(last * index / count) for index in range(1, count + 1)})

@@ -1,0 +1,152 @@
+"""Training as a stage: a subset and settings in, checkpoints and the record of a run out."""
+
+import platform
+import resource
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emm.catalog import identity, run_id
+from emm.data.stage import Subset, read_subset
+from emm.files import checked, write_text
+from emm.provenance import provenance
+from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
+from emm.train.schedules import epoch_of, snapshot_steps
+
+OPTIMUM = "optimum"
+
+
+def train_run(
+    settings: Mapping[str, Any],
+    subset_path: Path,
+    record: Iterable[tuple[float, str | int]],
+    ema: Sequence[float],
+    output: Path,
+    *,
+    threads: int = 1,
+    save_seconds: float = 300.0,
+) -> dict[str, Any]:
+    """Train what `settings` say on a subset file and write the run's record to `output`.
+
+    record: (epochs, snapshots) of each evaluation, see `snapshot_steps`; ema: rates to track.
+    Checkpoints, state and metrics.parquet stand beside the record, which is written last. The same
+    call resumes. UserError for settings that do not fit the subset, Interrupted when stopped.
+    """
+    recipe = parse(Recipe, nested(settings), "settings")
+    subset = read_subset(subset_path)
+    settings = flatten(recipe) | {"data.size": len(subset)}
+    steps = sorted({s for pair in record for s in _steps(pair, settings)})
+    if recipe.model.arch == OPTIMUM:
+        summary = {"parameters": 0, "device": "cpu", "seconds": 0.0}
+        checkpoints = [{"step": 0, "epoch": 0.0, "file": None}]
+        _write_metrics(output.with_name("metrics.parquet"), [])
+    else:
+        summary = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
+        checkpoints = [_entry(step, settings) for step in steps]
+    content = {
+        "run": run_id(settings),
+        "recipe_version": RECIPE_VERSION,
+        "settings": _plain(nested(settings)),
+        "ema": list(ema),
+        **summary,
+        "checkpoints": checkpoints,
+        "made": provenance() | {"memory_mb": _peak_memory_mb()},
+    }
+    write_text(output, yaml.safe_dump(content, sort_keys=False))
+    return content
+
+
+def _steps(pair: tuple[float, str | int], settings: Mapping[str, Any]) -> list[int]:
+    epochs, snapshots = pair
+    return snapshot_steps(snapshots, epochs, settings["data.size"], settings["train.batch_size"])
+
+
+def _train(
+    recipe: Recipe,
+    subset: Subset,
+    steps: Sequence[int],
+    ema: Sequence[float],
+    folder: Path,
+    threads: int,
+    save_seconds: float,
+) -> dict[str, Any]:
+    import torch
+
+    from emm.nets.cost import parameters
+    from emm.train.device import as_tensors, build_denoiser, choose_device
+    from emm.train.loop import Plan, train
+    from emm.train.progress import Progress
+
+    torch.set_num_threads(threads)
+    device = choose_device(recipe.train.device)
+    settings = flatten(recipe) | {"data.size": len(subset)}
+    key = digest([RECIPE_VERSION, identity(settings)])
+    plan = Plan(key, recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds)
+    denoiser = build_denoiser(recipe, subset, device)
+    images, labels = as_tensors(subset, device)
+    with Progress(plan.steps) as progress:
+        state = train(denoiser, images, labels, plan, folder, progress)
+    rows = [row for row in state.metrics if row[0] <= plan.steps]
+    _write_metrics(folder / "metrics.parquet", rows)
+    return {
+        "parameters": parameters(denoiser.network),
+        "device": _device_name(device),
+        "seconds": round(rows[-1][4], 3),
+        "loss": rows[-1][2],
+    }
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.processor() or platform.machine()})"
+
+
+def _write_metrics(path: Path, rows: Sequence[Sequence[float]]) -> None:
+    """Metrics of a training as Parquet: one row every half per cent."""
+    import pandas as pd
+
+    from emm.analyse.parquet import write_table
+
+    columns = ("step", "epoch", "loss", "lr", "seconds", "images_per_second")
+    frame = pd.DataFrame(list(rows), columns=list(columns), dtype=float)
+    write_table(path, frame.astype({"step": "int64"}))
+
+
+def _entry(step: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    from emm.train.loop import checkpoint_path
+
+    epoch = epoch_of(step, settings["data.size"], settings["train.batch_size"])
+    return {"step": step, "epoch": epoch, "file": str(checkpoint_path(Path(), step))}
+
+
+def _plain(content: Any) -> Any:
+    """Content with lists for tuples, as YAML writes it."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    return list(content) if isinstance(content, tuple) else content
+
+
+def _peak_memory_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The record of a run and its dotted settings; a damaged or foreign file is a UserError."""
+    content = checked(path, _load_record)
+    recipe = parse(Recipe, content["settings"], str(path))
+    return content, flatten(recipe)
+
+
+def _load_record(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError("not valid YAML") from error
+    if not isinstance(content, dict) or not {"run", "settings", "checkpoints"} <= set(content):
+        raise ValueError("not the record of a run")
+    return content

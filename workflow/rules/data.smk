@@ -1,0 +1,24 @@
+# In:  an archive, a folder, a package's data or a generator. Out: {source}.npz, the whole source
+# in the one internal form: images (N, H, W, C) uint8, classes.
+
+
+rule data:
+    output:
+        f"{ROOT}/sources/{{source}}.npz",
+    log:
+        f"{ROOT}/logs/data/{{source}}.log",
+    params:
+        settings=lambda w: options(catalog.source_settings(CATALOG.sources[w.source].settings)),
+        cache=CATALOG.config.cache,
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    priority: 20
+    shell:
+        """
+        emm data \
+            {params.settings:q} \
+            --cache {params.cache:q} \
+            --output {output:q} \
+            2> {log:q}
+        """

@@ -1,0 +1,56 @@
+# In:  the tables, and for image grids the pictures of the runs. Out: each figure as svg, pdf and
+# png, with the csv that it was drawn from. Every figure is a target by its name.
+FORMATS = ["svg", "pdf", "png", "csv"]
+FIGURES = expand("{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS)
+
+
+def pictures(wildcards):
+    """Galleries that a figure shows; none for curves and tables."""
+    planned = CATALOG.figures[wildcards.figure]
+    names = {f"{ROOT}/runs/{row.run_id}/{row.evaluation_id}" for row in planned.rows}
+    return [f"{name}/gallery.npz" for name in sorted(names)] if planned.is_grid else []
+
+
+rule figure:
+    input:
+        memorization=TABLES[0],
+        emm=TABLES[1],
+        pictures=pictures,
+    output:
+        svg=report(
+            f"{ROOT}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category=lambda w: CATALOG.figures[w.figure].category,
+            labels=lambda w: CATALOG.figures[w.figure].labels,
+        ),
+        others=multiext(f"{ROOT}/figures/{{figure}}", ".pdf", ".png", ".csv"),
+    log:
+        f"{ROOT}/logs/figure/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(CATALOG.figures),
+    params:
+        config=CONFIG,
+        stem=f"{ROOT}/figures/{{figure}}",
+        figure=lambda w: CATALOG.figures[w.figure].figure.model_dump_json(exclude_defaults=True),
+        caption=lambda w: CATALOG.figures[w.figure].caption,
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        """
+        emm figure {wildcards.figure:q} \
+            --config {params.config:q} \
+            --memorization {input.memorization:q} \
+            --emm {input.emm:q} \
+            --output {params.stem:q} \
+            2> {log:q}
+        """
+
+
+for _name in CATALOG.figures:
+
+    rule:
+        name:
+            _name
+        input:
+            expand("{root}/figures/{name}.{suffix}", root=ROOT, name=_name, suffix=FORMATS),

@@ -1,0 +1,36 @@
+# In:  a run's record and checkpoints, and its subset. Out: a folder with the samples of all its
+# checkpoints, removed once they are scored.
+
+
+rule sample:
+    input:
+        record=f"{RUN}/run.yaml",
+        subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
+    output:
+        temp(directory(f"{EVALUATION}/samples")),
+    log:
+        f"{ROOT}/logs/sample/{{run}}/{{evaluation}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/sample/{{run}}/{{evaluation}}.jsonl"
+    params:
+        settings=lambda w: options(
+            catalog.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)
+        ),
+        version=f"recipe={RECIPE_VERSION}",
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    priority: 30
+    shell:
+        """
+        emm sample \
+            {params.settings:q} \
+            --name {wildcards.evaluation:q} \
+            --run {input.record:q} \
+            --subset {input.subset:q} \
+            --threads {threads} \
+            --output {output:q} \
+            2> {log:q}
+        """

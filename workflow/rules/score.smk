@@ -1,0 +1,36 @@
+# In:  the samples of a run's checkpoints and its subset. Out: the exact two neighbours of every
+# sample, a summary row per checkpoint, and pictures of the best one.
+
+
+rule score:
+    input:
+        samples=f"{EVALUATION}/samples",
+        subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
+    output:
+        scores=f"{EVALUATION}/scores.parquet",
+        summary=f"{EVALUATION}/summary.parquet",
+        gallery=f"{EVALUATION}/gallery.npz",
+    log:
+        f"{ROOT}/logs/score/{{run}}/{{evaluation}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/score/{{run}}/{{evaluation}}.jsonl"
+    params:
+        gallery=CATALOG.config.gallery,
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    priority: 40
+    shell:
+        """
+        emm score \
+            --samples {input.samples:q} \
+            --training {input.subset:q} \
+            --output {output.scores:q} \
+            --summary {output.summary:q} \
+            --gallery {output.gallery:q} \
+            --gallery-size {params.gallery} \
+            --threads {threads} \
+            2> {log:q}
+        """

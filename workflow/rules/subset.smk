@@ -1,0 +1,24 @@
+# In:  a source. Out: {subset}.npz, the training set of a run: images at the run's resolution, and
+# the labels that its network is told.
+
+
+rule subset:
+    input:
+        lambda w: f"{ROOT}/sources/{CATALOG.subsets[w.subset].source_id}.npz",
+    output:
+        f"{ROOT}/subsets/{{subset}}.npz",
+    log:
+        f"{ROOT}/logs/subset/{{subset}}.log",
+    params:
+        settings=lambda w: options(catalog.subset_settings(CATALOG.subsets[w.subset].settings)),
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    priority: 10
+    shell:
+        """
+        emm subset {input:q} \
+            {params.settings:q} \
+            --output {output:q} \
+            2> {log:q}
+        """

@@ -1,0 +1,37 @@
+# In:  a subset. Out: run.yaml, the record of the training, written last, and its metrics.
+#
+# Checkpoints and the state that a killed training resumes from stand beside them. They are not
+# declared: Snakemake removes declared outputs before each attempt.
+
+
+rule train:
+    input:
+        subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
+    output:
+        record=f"{RUN}/run.yaml",
+        metrics=f"{RUN}/metrics.parquet",
+    log:
+        f"{ROOT}/logs/train/{{run}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/train/{{run}}.jsonl"
+    params:
+        settings=lambda w: options(catalog.training_settings(RUNS[w.run].settings)),
+        ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],
+        record=lambda w: [f"--record={text}" for text in RUNS[w.run].recordings],
+        version=f"recipe={RECIPE_VERSION}",
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=1440,
+    shell:
+        """
+        emm train \
+            {params.settings:q} \
+            {params.ema:q} \
+            {params.record:q} \
+            --subset {input.subset:q} \
+            --threads {threads} \
+            --output {output.record:q} \
+            2> {log:q}
+        """
