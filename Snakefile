@@ -12,6 +12,9 @@ min_version("9.20")
 configfile: "config.yaml"
 
 
+container: "envs/emm.sif" # built from envs/emm.def; used with --sdm apptainer only
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/subset.smk"

@@ -199,6 +199,7 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     recipes = load_recipes(workflow)
     scale = load_scale(config.scale, workflow)
     files = experiment_files(config.experiments, workflow)
+    _check_names(config, files, workflow)
     experiments = {name: load_experiment(path, recipes) for name, path in files.items()}
     rows = [
         row
@@ -210,6 +211,15 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     return Catalog(
         config, scale, experiments, tuple(rows), _runs(rows), _figures(experiments, rows)
     )
+
+
+def _check_names(config: Config, files: Mapping[str, Path], workflow: Path) -> None:
+    """Refuse selections for experiments that do not exist and forced settings that do not."""
+    known = {**shipped_experiments(workflow), **files}
+    for name in config.select:
+        if name not in known:
+            raise UserError(f"config: select: no experiment {name!r}{suggestion(name, known)}")
+    parse_recipe(config.set, "config: set")
 
 
 def load_recipes(workflow: Path = WORKFLOW) -> dict[str, dict[str, Any]]:
@@ -309,7 +319,7 @@ def _rows(
             settings = _resolve(flatten(parse_recipe(scaled, where)), where)
             evaluation = _evaluation(settings)
             row = Row(name, published, settings, evaluation.run_id, evaluation.id)
-            if _selected(row, config.select):
+            if _selected(row, config.select.get(name, ())):
                 yield row
 
 
@@ -322,7 +332,9 @@ def _selected(row: Row, alternatives: Iterable[Mapping[str, Any]]) -> bool:
 def _has(row: Row, wanted: Mapping[str, Any]) -> bool:
     for key, content in wanted.items():
         if key not in DEFAULTS:
-            raise UserError(f"config: select: unknown setting {key!r}{suggestion(key, DEFAULTS)}")
+            raise UserError(
+                f"config: select: {row.experiment}: unknown setting {key!r}{suggestion(key, DEFAULTS)}"
+            )
         values = content if isinstance(content, list) else [content]
         values = ["true" if value is True else value for value in values]
         if row.published[key] not in values and row.settings[key] not in values:

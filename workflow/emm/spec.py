@@ -203,8 +203,10 @@ class Config(Settings):
     experiments: Words = Field(
         ("all",), description="all, a folder of workflow/experiments, names, or .yaml files"
     )
-    select: Selection = Field(
-        (), description="Keep only runs with these values; a list keeps what any item allows"
+    select: dict[str, Selection] = Field(
+        {},
+        description="By experiment: keep only runs with these values; a list keeps what any of its "
+        "items allows",
     )
     set: dict[str, Any] = Field({}, description="Settings forced on every run")
     results: str = Field("results", description="Folder for everything the workflow writes")

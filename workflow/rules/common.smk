@@ -1,7 +1,6 @@
 # In:  the config. Out: the catalog of everything that it selects, and look-ups in it.
 #
 # The catalog is built once per start from YAML alone; the functions here only look things up.
-import json
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ except UserError as error:
 ROOT = str(CATALOG.root)
 RUNS = CATALOG.runs
 THREADS = CATALOG.config.threads
-CONFIG = json.dumps(CATALOG.config.model_dump(mode="json", exclude_defaults=True))
+CONFIG = CATALOG.config.model_dump_json()
 RUN = f"{ROOT}/runs/{{run}}"
 EVALUATION = f"{RUN}/{{evaluation}}"
 TABLES = expand("{root}/tables/{name}.parquet", root=ROOT, name=["memorization", "emm"])

@@ -7,18 +7,20 @@ rule data:
         f"{ROOT}/sources/{{source}}.npz",
     log:
         f"{ROOT}/logs/data/{{source}}.log",
-    params:
-        settings=lambda w: options(catalog.source_settings(CATALOG.sources[w.source].settings)),
-        cache=CATALOG.config.cache,
+    priority: 20
     resources:
         mem_mb=4000,
         runtime=60,
-    priority: 20
+    params:
+        settings=lambda w: options(
+            catalog.source_settings(CATALOG.sources[w.source].settings)
+        ),
+        cache=CATALOG.config.cache,
     shell:
         """
         emm data \
             {params.settings:q} \
             --cache {params.cache:q} \
             --output {output:q} \
-            2> {log:q}
+            2>{log:q}
         """

@@ -1,7 +1,9 @@
 # In:  the tables, and for image grids the pictures of the runs. Out: each figure as svg, pdf and
 # png, with the csv that it was drawn from. Every figure is a target by its name.
 FORMATS = ["svg", "pdf", "png", "csv"]
-FIGURES = expand("{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS)
+FIGURES = expand(
+    "{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS
+)
 
 
 def pictures(wildcards):
@@ -28,14 +30,16 @@ rule figure:
         f"{ROOT}/logs/figure/{{figure}}.log",
     wildcard_constraints:
         figure="|".join(CATALOG.figures),
-    params:
-        config=CONFIG,
-        stem=f"{ROOT}/figures/{{figure}}",
-        figure=lambda w: CATALOG.figures[w.figure].figure.model_dump_json(exclude_defaults=True),
-        caption=lambda w: CATALOG.figures[w.figure].caption,
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        config=CONFIG,
+        stem=f"{ROOT}/figures/{{figure}}",
+        figure=lambda w: CATALOG.figures[w.figure].figure.model_dump_json(
+            exclude_defaults=True
+        ),
+        caption=lambda w: CATALOG.figures[w.figure].caption,
     shell:
         """
         emm figure {wildcards.figure:q} \
@@ -43,7 +47,7 @@ rule figure:
             --memorization {input.memorization:q} \
             --emm {input.emm:q} \
             --output {params.stem:q} \
-            2> {log:q}
+            2>{log:q}
         """
 
 
@@ -53,4 +57,6 @@ for _name in CATALOG.figures:
         name:
             _name
         input:
-            expand("{root}/figures/{name}.{suffix}", root=ROOT, name=_name, suffix=FORMATS),
+            expand(
+                "{root}/figures/{name}.{suffix}", root=ROOT, name=_name, suffix=FORMATS
+            ),

@@ -13,15 +13,17 @@ rule report:
         REPORT,
     log:
         f"{ROOT}/logs/report.log",
-    params:
-        config=[f"{key}={json.dumps(value)}" for key, value in json.loads(CONFIG).items()],
-        figures=list(CATALOG.figures),
     localrule: True
+    params:
+        config=CONFIG,
+        figures=list(CATALOG.figures),
     shell:
         """
+        echo {params.config:q} >{output:q}.json
         snakemake {params.figures:q} \
             --nolock \
-            --config {params.config:q} \
+            --configfile {output:q}.json \
             --report {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
+        rm {output:q}.json
         """

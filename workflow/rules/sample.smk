@@ -12,17 +12,19 @@ rule sample:
         f"{ROOT}/logs/sample/{{run}}/{{evaluation}}.log",
     benchmark:
         f"{ROOT}/benchmarks/sample/{{run}}/{{evaluation}}.jsonl"
-    params:
-        settings=lambda w: options(
-            catalog.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)
-        ),
-        version=f"recipe={RECIPE_VERSION}",
+    priority: 30
     threads: THREADS
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=240,
-    priority: 30
+    params:
+        settings=lambda w: options(
+            catalog.evaluation_settings(
+                CATALOG.evaluations[w.run, w.evaluation].settings
+            )
+        ),
+        version=f"recipe={RECIPE_VERSION}",
     shell:
         """
         emm sample \
@@ -32,5 +34,5 @@ rule sample:
             --subset {input.subset:q} \
             --threads {threads} \
             --output {output:q} \
-            2> {log:q}
+            2>{log:q}
         """

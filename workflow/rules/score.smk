@@ -14,14 +14,14 @@ rule score:
         f"{ROOT}/logs/score/{{run}}/{{evaluation}}.log",
     benchmark:
         f"{ROOT}/benchmarks/score/{{run}}/{{evaluation}}.jsonl"
-    params:
-        gallery=CATALOG.config.gallery,
+    priority: 40
     threads: THREADS
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=60,
-    priority: 40
+    params:
+        gallery=CATALOG.config.gallery,
     shell:
         """
         emm score \
@@ -32,5 +32,5 @@ rule score:
             --gallery {output.gallery:q} \
             --gallery-size {params.gallery} \
             --threads {threads} \
-            2> {log:q}
+            2>{log:q}
         """

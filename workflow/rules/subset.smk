@@ -9,16 +9,18 @@ rule subset:
         f"{ROOT}/subsets/{{subset}}.npz",
     log:
         f"{ROOT}/logs/subset/{{subset}}.log",
-    params:
-        settings=lambda w: options(catalog.subset_settings(CATALOG.subsets[w.subset].settings)),
+    priority: 10
     resources:
         mem_mb=4000,
         runtime=30,
-    priority: 10
+    params:
+        settings=lambda w: options(
+            catalog.subset_settings(CATALOG.subsets[w.subset].settings)
+        ),
     shell:
         """
         emm subset {input:q} \
             {params.settings:q} \
             --output {output:q} \
-            2> {log:q}
+            2>{log:q}
         """

@@ -10,16 +10,16 @@ rule tables:
         emm=TABLES[1],
     log:
         f"{ROOT}/logs/tables.log",
-    params:
-        config=CONFIG,
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        config=CONFIG,
     shell:
         """
         emm tables \
             --config {params.config:q} \
             --memorization {output.memorization:q} \
             --emm {output.emm:q} \
-            2> {log:q}
+            2>{log:q}
         """

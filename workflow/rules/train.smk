@@ -14,16 +14,16 @@ rule train:
         f"{ROOT}/logs/train/{{run}}.log",
     benchmark:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
-    params:
-        settings=lambda w: options(catalog.training_settings(RUNS[w.run].settings)),
-        ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],
-        record=lambda w: [f"--record={text}" for text in RUNS[w.run].recordings],
-        version=f"recipe={RECIPE_VERSION}",
     threads: THREADS
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=1440,
+    params:
+        settings=lambda w: options(catalog.training_settings(RUNS[w.run].settings)),
+        ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],
+        record=lambda w: [f"--record={text}" for text in RUNS[w.run].recordings],
+        version=f"recipe={RECIPE_VERSION}",
     shell:
         """
         emm train \
@@ -33,5 +33,5 @@ rule train:
             --subset {input.subset:q} \
             --threads {threads} \
             --output {output.record:q} \
-            2> {log:q}
+            2>{log:q}
         """

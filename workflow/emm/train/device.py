@@ -31,8 +31,8 @@ def choose_device(wanted: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Let the C library reuse freed memory instead of returning it to the system.
 
-    By default glibc maps and unmaps every tensor above 128 KiB; the page faults cost a small
-    network a quarter of its time. Elsewhere this does nothing.
+    By default glibc maps and unmaps every tensor above 128 KiB, which costs a small network a
+    thousand page faults a step. Elsewhere this does nothing.
     """
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # glibc's malloc.h
     with contextlib.suppress(OSError, AttributeError):

@@ -16,7 +16,7 @@ from emm.errors import Interrupted, UserError
 from emm.seeds import derive
 from emm.spec import Train
 from emm.train import checkpoint
-from emm.train.flat import FlatParameters
+from emm.train.flat import Adam, FlatParameters
 from emm.train.schedules import ema_rate, epoch_of, warmup_factor
 
 FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
@@ -54,7 +54,7 @@ class State:
     """Everything that a step changes; what is saved and resumed."""
 
     flat: FlatParameters
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     averages: dict[float, Tensor]
     loss_sum: Tensor
     step: int = 0
@@ -129,16 +129,15 @@ def _step(
     sigma = denoiser.precond.draw_sigma(len(clean), generator)
     noise = torch.randn(clean.shape, generator=generator, device=clean.device)
     loss = denoiser.loss(clean, labels, noise, sigma)
-    gradient = state.flat.values.grad
+    gradient = state.flat.gradient
     gradient.zero_()
     scale = FP16_LOSS_SCALE if settings.precision == "fp16" else 1.0
     (loss * scale).backward()
     torch.nan_to_num_(gradient.div_(scale), nan=0.0, posinf=1e5, neginf=-1e5)
-    state.optimizer.param_groups[0]["lr"] = _learning_rate(plan, images_seen)
-    state.optimizer.step()
+    state.optimizer.step(gradient, _learning_rate(plan, images_seen))
     for rate, average in state.averages.items():
         decay = ema_rate(rate, images_seen, plan.size, settings.batch_size, settings.warmup_epochs)
-        average.lerp_(state.flat.values.detach(), 1 - decay)
+        average.lerp_(state.flat.values, 1 - decay)
     state.loss_sum += loss.detach()
     state.step += 1
 
@@ -164,15 +163,8 @@ def _batch(order: Tensor, step: int, plan: Plan) -> Tensor:
 
 def _initial_state(denoiser: Denoiser, plan: Plan) -> State:
     flat = FlatParameters(denoiser.network)
-    optimizer = torch.optim.Adam(
-        [flat.values],
-        lr=plan.settings.lr,
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        weight_decay=plan.settings.weight_decay,
-        fused=True,
-    )
-    averages = {rate: flat.values.detach().clone() for rate in plan.ema}
+    optimizer = Adam(flat.values, plan.settings.weight_decay)
+    averages = {rate: flat.values.clone() for rate in plan.ema}
     loss_sum = torch.zeros((), dtype=torch.float64, device=flat.values.device)
     return State(flat, optimizer, averages, loss_sum)
 
@@ -213,8 +205,12 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def _save_checkpoint(state: State, plan: Plan, folder: Path) -> None:
-    buffers = dict(state.flat.network.named_buffers())
-    tensors = {f"buffer.{name}": tensor for name, tensor in buffers.items()}
+    parameters = dict(state.flat.network.named_parameters())
+    tensors = {
+        f"buffer.{name}": tensor
+        for name, tensor in state.flat.network.state_dict().items()
+        if name not in parameters
+    }
     for rate, average in state.averages.items():
         named = state.flat.named(average)
         tensors |= {f"ema-{rate}.{name}": tensor for name, tensor in named.items()}
@@ -224,11 +220,10 @@ def _save_checkpoint(state: State, plan: Plan, folder: Path) -> None:
 
 def _save_state(state: State, plan: Plan, folder: Path) -> None:
     """Write the state; the one before it stays until the new one is whole."""
-    moments = state.optimizer.state[state.flat.values]
     tensors = {
         "values": state.flat.values,
-        "exp_avg": moments["exp_avg"],
-        "exp_avg_sq": moments["exp_avg_sq"],
+        "exp_avg": state.optimizer.exp_avg,
+        "exp_avg_sq": state.optimizer.exp_avg_sq,
         "loss_sum": state.loss_sum,
         "metrics": torch.tensor(state.metrics, dtype=torch.float64).view(-1, len(METRICS)),
     } | {f"ema-{rate}": average for rate, average in state.averages.items()}
@@ -290,13 +285,10 @@ def _has_checkpoint(path: Path, plan: Plan) -> bool:
 
 
 def _restore(state: State, tensors: dict[str, Tensor], metadata: dict) -> None:
-    values = state.flat.values
-    values.data.copy_(tensors["values"])
-    state.optimizer.state[values] = {
-        "step": torch.tensor(float(metadata["step"]), device=values.device),
-        "exp_avg": tensors["exp_avg"].to(values.device),
-        "exp_avg_sq": tensors["exp_avg_sq"].to(values.device),
-    }
+    state.flat.values.copy_(tensors["values"])
+    state.optimizer.exp_avg.copy_(tensors["exp_avg"])
+    state.optimizer.exp_avg_sq.copy_(tensors["exp_avg_sq"])
+    state.optimizer.steps.fill_(metadata["step"])
     for rate, average in state.averages.items():
         average.copy_(tensors[f"ema-{rate}"])
     state.loss_sum.copy_(tensors["loss_sum"])

@@ -1,0 +1,50 @@
+# make demo   measure the EMM of handwritten digits, end to end
+# make test   all tests that need no GPU        make test-gpu   those that do
+# make lint   ruff, snakefmt, snakemake --lint  make setup      only install
+#
+# Each target makes its own set-up in .venv. PYTHON chooses the interpreter (3.11 or newer).
+# TORCH_INDEX adds a package index for torch: https://download.pytorch.org/whl/cpu has builds
+# without CUDA, which are ten times smaller.
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo setup test test-gpu lint format schemas clean
+
+demo: .venv/ready
+	snakemake --profile profiles/local --quiet rules
+	@emm summary
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml envs/constraints-cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint envs/constraints-cpu.txt torch
+	$(PIP) --constraint envs/constraints-cpu.txt --editable '.[dev]'
+	touch $@
+
+test: .venv/ready
+	pytest -m 'not gpu'
+
+test-gpu: .venv/ready
+	pytest -m gpu
+
+lint: .venv/ready
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+format: .venv/ready
+	ruff check --fix
+	ruff format
+	snakefmt Snakefile workflow/rules
+
+schemas: .venv/ready
+	emm schema --folder schemas
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .snakemake
