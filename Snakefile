@@ -12,7 +12,7 @@ min_version("9.20")
 configfile: "config.yaml"
 
 
-container: "envs/emm.sif" # built from envs/emm.def; used with --sdm apptainer only
+container: "envs/emm.sif"  # built from envs/emm.def; used with --sdm apptainer only
 
 
 include: "workflow/rules/common.smk"

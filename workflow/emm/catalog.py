@@ -332,9 +332,8 @@ def _selected(row: Row, alternatives: Iterable[Mapping[str, Any]]) -> bool:
 def _has(row: Row, wanted: Mapping[str, Any]) -> bool:
     for key, content in wanted.items():
         if key not in DEFAULTS:
-            raise UserError(
-                f"config: select: {row.experiment}: unknown setting {key!r}{suggestion(key, DEFAULTS)}"
-            )
+            hint = suggestion(key, DEFAULTS)
+            raise UserError(f"config: select: {row.experiment}: unknown setting {key!r}{hint}")
         values = content if isinstance(content, list) else [content]
         values = ["true" if value is True else value for value in values]
         if row.published[key] not in values and row.settings[key] not in values:

@@ -36,3 +36,10 @@ wildcard_constraints:
 def options(settings):
     """Command-line options, one per setting."""
     return [option(key, value) for key, value in settings.items()]
+
+
+def pictures(wildcards):
+    """Galleries that a figure shows; none for curves and tables."""
+    planned = CATALOG.figures[wildcards.figure]
+    names = {f"{ROOT}/runs/{row.run_id}/{row.evaluation_id}" for row in planned.rows}
+    return [f"{name}/gallery.npz" for name in sorted(names)] if planned.is_grid else []

@@ -6,13 +6,6 @@ FIGURES = expand(
 )
 
 
-def pictures(wildcards):
-    """Galleries that a figure shows; none for curves and tables."""
-    planned = CATALOG.figures[wildcards.figure]
-    names = {f"{ROOT}/runs/{row.run_id}/{row.evaluation_id}" for row in planned.rows}
-    return [f"{name}/gallery.npz" for name in sorted(names)] if planned.is_grid else []
-
-
 rule figure:
     input:
         memorization=TABLES[0],

@@ -9,6 +9,7 @@ import numpy as np
 import pooch
 import pytest
 import requests
+
 from emm.data import cifar
 from emm.data.sources import load_source
 from emm.errors import UserError

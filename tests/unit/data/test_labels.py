@@ -2,10 +2,11 @@ import random
 
 import numpy as np
 import pytest
-from emm.data.labels import make_labels
-from emm.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from emm.data.labels import make_labels
+from emm.errors import UserError
 
 NONE = np.full(20, -1)
 

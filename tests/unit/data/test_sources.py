@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
 from emm.data.catalogue import SOURCES, check_subset
 from emm.data.sources import GENERATORS, LOADERS, Source, load_source
 from emm.data.stage import (
@@ -16,9 +20,6 @@ from emm.data.stage import (
 )
 from emm.data.subsets import select
 from emm.errors import UserError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 LOADABLE = sorted(set(SOURCES) - {"cifar10", "folder"})
 

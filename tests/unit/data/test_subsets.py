@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from emm.data.sources import Source, load_source
-from emm.data.subsets import resize, select
-from emm.errors import UserError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from emm.data.sources import Source, load_source
+from emm.data.subsets import resize, select
+from emm.errors import UserError
 
 SIZES = st.integers(1, 60)
 

@@ -2,6 +2,10 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
 from emm.data.synthetic import (
     BLOCK,
     gaussian_mixture,
@@ -11,9 +15,6 @@ from emm.data.synthetic import (
 )
 from emm.errors import UserError
 from emm.seeds import derive
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
 GENERATORS = [mondrian, random_ink, gaussian_mixture]
 CORNERS = {(0, 0), (0, -1), (-1, 0), (-1, -1)}
