@@ -395,20 +395,20 @@ def _check_path(settings: Mapping[str, Any]) -> None:
 
 
 def label_classes(settings: Mapping[str, Any]) -> int:
-    """labels.num_classes, which only random labels choose freely."""
+    """labels.num_classes, which only random labels choose freely; UserError if it cannot be."""
     kind, given, size = (
         settings[key] for key in ("labels.kind", "labels.num_classes", "data.size")
     )
-    implied = {"none": 0, "unique": size}
-    if kind == "true":
-        return given or settings["data.num_classes"] or 0
     if kind == "random":
-        if not given:
-            raise UserError("labels.num_classes: needed for random labels")
+        if not 1 <= given <= (size or given):
+            raise UserError(
+                f"labels.num_classes {given}: random labels have from 1 to data.size = {size}"
+            )
         return given
-    if given not in (0, implied[kind]):
-        raise UserError(f"labels.num_classes {given}: {kind} labels have {implied[kind]}")
-    return implied[kind]
+    implied = {"none": 0, "unique": size, "true": settings["data.num_classes"] or given}[kind]
+    if given not in (0, implied):
+        raise UserError(f"labels.num_classes {given}: {kind} labels have {implied}")
+    return implied or 0
 
 
 def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
