@@ -4,40 +4,38 @@ Pure and fast: reads YAML, imports neither torch nor pandas. The Snakefile, the 
 the tests all get their lists here.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emm.data.catalogue import check_subset, source_info
 from emm.errors import UserError
+from emm.expansion import (
+    WORKFLOW,
+    expand,
+    experiment_files,
+    load_experiment,
+    load_recipes,
+    load_scale,
+    shipped_experiments,
+    transform,
+)
+from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
+from emm.resolve import resolve
 from emm.spec import (
     DEFAULTS,
-    RECIPE_VERSION,
     Config,
     Experiment,
     Figure,
-    Recipe,
-    Rule,
     Scale,
-    Train,
-    differing,
     digest,
     flatten,
-    load_yaml,
     parse,
     parse_recipe,
     suggestion,
 )
 from emm.train.schedules import snapshot_steps
-
-WORKFLOW = Path(__file__).resolve().parent.parent
-GENERATED = ("data.seed", "data.cross_width", "data.cross_position", "data.cross_margin")
-SOURCE_KEYS = ("data.dataset", "data.path", *GENERATED)
-RECORDED = tuple(f"train.{name}" for name in sorted(Train.recorded))
-EVALUATION_KEYS = ("eval", "train.epochs", "train.ema")
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,11 @@ class PlannedFigure:
         lines = (self.figure.title, self.figure.source, self.figure.caption)
         return "\n\n".join(line for line in lines if line)
 
-    def matches(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the figure shows a row with these settings."""
+    def shows(self, row: Row) -> bool:
+        """Whether a row passes the figure's filter, which names published values at every scale."""
         return all(
-            settings[key] in (wanted if isinstance(wanted, list) else [wanted])
+            _is_wanted(row.published[key], wanted)
+            or (row.published[key] is None and _is_wanted(row.settings[key], wanted))
             for key, wanted in self.figure.where.items()
         )
 
@@ -222,85 +221,6 @@ def _check_names(config: Config, files: Mapping[str, Path], workflow: Path) -> N
     parse_recipe(config.set, "config: set")
 
 
-def load_recipes(workflow: Path = WORKFLOW) -> dict[str, dict[str, Any]]:
-    """Recipes by name as dotted settings, each validated."""
-    path = workflow / "recipes.yaml"
-    recipes = {}
-    for name, groups in load_yaml(path).items():
-        recipe = parse(Recipe, groups, f"{path}: {name}")
-        recipes[name] = differing(flatten(recipe), Recipe.model_fields)
-    return recipes
-
-
-def load_scale(name: str, workflow: Path = WORKFLOW) -> Scale:
-    """A scale by name; unknown names are a UserError with the known ones."""
-    folder = workflow / "scales"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in names:
-        raise UserError(f"config: scale: no scale {name!r}; allowed: {', '.join(names)}")
-    path = folder / f"{name}.yaml"
-    scale = parse(Scale, load_yaml(path), str(path))
-    for rules in (scale.rules, *scale.experiments.values()):
-        for key in rules:
-            if key not in DEFAULTS:
-                raise UserError(f"{path}: unknown setting {key!r}{suggestion(key, DEFAULTS)}")
-    return scale
-
-
-def shipped_experiments(workflow: Path = WORKFLOW) -> dict[str, Path]:
-    """Experiment files of the repository by name."""
-    paths = sorted((workflow / "experiments").glob("*/*.yaml"))
-    return {path.stem: path for path in paths}
-
-
-def experiment_files(wanted: Iterable[str], workflow: Path = WORKFLOW) -> dict[str, Path]:
-    """Files of the selected experiments: all, a folder's, by name, or the user's own path."""
-    shipped = shipped_experiments(workflow)
-    files: dict[str, Path] = {}
-    for word in wanted:
-        folder = {name: path for name, path in shipped.items() if path.parent.name == word}
-        if word == "all":
-            files |= shipped
-        elif folder:
-            files |= folder
-        elif word in shipped:
-            files[word] = shipped[word]
-        elif word.endswith((".yaml", ".yml")):
-            files[Path(word).stem] = Path(word)
-        else:
-            folders = sorted({path.parent.name for path in shipped.values()})
-            allowed = ["all", *folders, *shipped]
-            raise UserError(
-                f"config: experiments: no experiment {word!r}{suggestion(word, allowed)} "
-                "(or the path of a .yaml file)"
-            )
-    return files
-
-
-def load_experiment(path: Path, recipes: Mapping[str, Any]) -> Experiment:
-    """An experiment file, validated."""
-    experiment = parse(Experiment, load_yaml(path), str(path))
-    if experiment.recipe not in recipes:
-        hint = suggestion(experiment.recipe, recipes)
-        raise UserError(f"{path}: recipe: no recipe {experiment.recipe!r}{hint}")
-    return experiment
-
-
-def expand(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All combinations of an item's lists; settings that are lists themselves stay whole."""
-    axes = [[(key, value) for value in _values(key, content)] for key, content in item.items()]
-    for combination in itertools.product(*axes):
-        yield dict(combination)
-
-
-def _values(key: str, content: Any) -> list[Any]:
-    """Values of one axis: a list of them, or one value."""
-    if not isinstance(content, list):
-        return [content]
-    whole = isinstance(DEFAULTS.get(key), tuple)
-    return [content] if whole and not any(isinstance(part, list) for part in content) else content
-
-
 def _rows(
     name: str,
     path: Path,
@@ -316,7 +236,7 @@ def _rows(
             published = DEFAULTS | recipes[experiment.recipe] | experiment.set | combination
             published = flatten(parse_recipe(published, where))
             scaled = transform(published, rules, f"{where} at scale {config.scale}") | config.set
-            settings = _resolve(flatten(parse_recipe(scaled, where)), where)
+            settings = resolve(flatten(parse_recipe(scaled, where)), where)
             evaluation = _evaluation(settings)
             row = Row(name, published, settings, evaluation.run_id, evaluation.id)
             if _selected(row, config.select.get(name, ())):
@@ -334,144 +254,15 @@ def _has(row: Row, wanted: Mapping[str, Any]) -> bool:
         if key not in DEFAULTS:
             hint = suggestion(key, DEFAULTS)
             raise UserError(f"config: select: {row.experiment}: unknown setting {key!r}{hint}")
-        values = content if isinstance(content, list) else [content]
-        values = ["true" if value is True else value for value in values]
-        if row.published[key] not in values and row.settings[key] not in values:
+        if not any(_is_wanted(part[key], content) for part in (row.published, row.settings)):
             return False
     return True
 
 
-def transform(
-    published: Mapping[str, Any], rules: Mapping[str, Rule], where: str
-) -> dict[str, Any]:
-    """Settings at a scale: each rule replaces the published value of its setting."""
-    return dict(published) | {
-        key: _transformed(key, published[key], rule, where) for key, rule in rules.items()
-    }
-
-
-def _transformed(key: str, value: Any, rule: Rule, where: str) -> Any:
-    if "to" in rule.model_fields_set:
-        return rule.to
-    if value in rule.map:
-        return rule.map[value]
-    if rule.factor is None or not isinstance(value, int | float):
-        if rule.map and rule.factor is None:
-            known = ", ".join(str(known) for known in rule.map)
-            raise UserError(f"{where}: no rule for {key} {value!r}; the scale knows {known}")
-        return value
-    scaled = max(value * rule.factor, rule.minimum)
-    return round(scaled) if isinstance(value, int) else scaled
-
-
-def _resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Fill in what follows from other settings, and refuse what cannot be trained."""
-    try:
-        info = source_info(settings["data.dataset"])
-        if settings["data.size"] is None:
-            settings["data.size"] = info.size
-        if settings["data.size"] is None:
-            raise UserError("data.size: needed for a source whose size is not known beforehand")
-        if settings["data.num_classes"] is None and info.classes:
-            settings["data.num_classes"] = info.classes
-        check_subset(
-            settings["data.dataset"],
-            size=settings["data.size"],
-            num_classes=settings["data.num_classes"],
-            selection=settings["data.selection"],
-            resolution=settings["data.resolution"],
-            label_kind=settings["labels.kind"],
-        )
-        _check_path(settings)
-        settings["labels.num_classes"] = label_classes(settings)
-        return _canonical(settings)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _check_path(settings: Mapping[str, Any]) -> None:
-    if (settings["data.dataset"] == "folder") != (settings["data.path"] is not None):
-        raise UserError("data.path: goes with data.dataset folder, and only with it")
-
-
-def label_classes(settings: Mapping[str, Any]) -> int:
-    """labels.num_classes, which only random labels choose freely; UserError if it cannot be."""
-    kind, given, size = (
-        settings[key] for key in ("labels.kind", "labels.num_classes", "data.size")
-    )
-    if kind == "random":
-        if not 1 <= given <= (size or given):
-            raise UserError(
-                f"labels.num_classes {given}: random labels have from 1 to data.size = {size}"
-            )
-        return given
-    implied = {"none": 0, "unique": size, "true": settings["data.num_classes"] or given}[kind]
-    if given not in (0, implied):
-        raise UserError(f"labels.num_classes {given}: {kind} labels have {implied}")
-    return implied or 0
-
-
-def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
-    """Equal settings for equal runs: what has no effect goes back to its default."""
-    if settings["model.arch"] == "optimum":
-        training = (key for key in DEFAULTS if key.startswith(("model.", "train.")))
-        settings |= {key: DEFAULTS[key] for key in training if key != "model.arch"}
-        settings |= {"eval.snapshots": DEFAULTS["eval.snapshots"]}
-    levels = len(settings["model.channel_mult"])
-    if settings["model.skip_mask"] == "1" * (levels * (settings["model.num_blocks"] + 1)):
-        settings["model.skip_mask"] = "all"
-    return settings
-
-
-def source_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a source and differ from their defaults."""
-    return differing(settings, SOURCE_KEYS)
-
-
-def subset_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a training set and differ from their defaults."""
-    return differing(settings, ("data", "labels"))
-
-
-def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a training's command that differ from their defaults."""
-    return identity(settings) | differing(settings, ["train.device"])
-
-
-def evaluation_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide an evaluation of a run and differ from their defaults."""
-    return differing(settings, EVALUATION_KEYS)
-
-
-def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a training's trajectory and differ from their defaults."""
-    groups = ("data", "labels", "model", "train")
-    return {k: v for k, v in differing(settings, groups).items() if k not in RECORDED}
-
-
-def run_id(settings: Mapping[str, Any]) -> str:
-    """Readable slug and hash of a run."""
-    s = settings
-    network = f"c{s['model.channels']}b{s['model.num_blocks']}"
-    parts = [_subset_slug(s), s["model.arch"], "" if s["model.arch"] == "optimum" else network]
-    return "-".join([*filter(None, parts), digest([RECIPE_VERSION, identity(s)])])
-
-
-def _subset_slug(s: Mapping[str, Any]) -> str:
-    resolution = f"{s['data.resolution']}px" if s["data.resolution"] else ""
-    labels = {"none": "", "random": f"random{s['labels.num_classes']}"}
-    kind = labels.get(s["labels.kind"], s["labels.kind"])
-    return "-".join(filter(None, [s["data.dataset"], resolution, f"n{s['data.size']}", kind]))
-
-
-def subset_id(settings: Mapping[str, Any]) -> str:
-    """Readable slug and hash of a training set."""
-    return f"{_subset_slug(settings)}-{digest(subset_settings(settings))}"
-
-
-def source_id(settings: Mapping[str, Any]) -> str:
-    """Readable slug and hash of a data source."""
-    return f"{settings['data.dataset']}-{digest(source_settings(settings))}"
+def _is_wanted(value: Any, wanted: Any) -> bool:
+    """Whether a setting has a value, or one of a list; YAML reads a bare true as a boolean."""
+    values = wanted if isinstance(wanted, list) else [wanted]
+    return value in values or (value == "true" and True in values)
 
 
 def _evaluation(settings: Mapping[str, Any]) -> Evaluation:
@@ -510,7 +301,7 @@ def _figures(
                 raise UserError(f"experiment {name}: figure {figure_name} is also in {other}")
             _check_figure(figure, f"experiment {name}: figure {figure_name}")
             planned = PlannedFigure(figure_name, name, figure, own)
-            shown = tuple(row for row in own if planned.matches(row.settings))
+            shown = tuple(row for row in own if planned.shows(row))
             if shown:
                 figures[figure_name] = PlannedFigure(figure_name, name, figure, shown)
     return figures

@@ -8,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from emm.catalog import Catalog, Run, load_recipes
+from emm.catalog import Catalog, Run
 from emm.errors import UserError
+from emm.expansion import load_recipes
 from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
 
 DONE, RESUMABLE, MISSING = "done", "resumable", "missing"
@@ -119,7 +120,7 @@ def _network_settings(
 
 def label_dim(settings: Mapping[str, Any]) -> int:
     """Width of the network's label input."""
-    from emm.catalog import label_classes
+    from emm.resolve import label_classes
 
     return label_classes(settings)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from emm import catalog
+from emm import catalog, ids
 from emm.errors import UserError
 from emm.spec import RECIPE_VERSION, option
 

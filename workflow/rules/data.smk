@@ -13,7 +13,7 @@ rule data:
         runtime=60,
     params:
         settings=lambda w: options(
-            catalog.source_settings(CATALOG.sources[w.source].settings)
+            ids.source_settings(CATALOG.sources[w.source].settings)
         ),
         cache=CATALOG.config.cache,
     shell:

@@ -20,7 +20,7 @@ rule sample:
         runtime=240,
     params:
         settings=lambda w: options(
-            catalog.evaluation_settings(
+            ids.evaluation_settings(
                 CATALOG.evaluations[w.run, w.evaluation].settings
             )
         ),

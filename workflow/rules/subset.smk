@@ -15,7 +15,7 @@ rule subset:
         runtime=30,
     params:
         settings=lambda w: options(
-            catalog.subset_settings(CATALOG.subsets[w.subset].settings)
+            ids.subset_settings(CATALOG.subsets[w.subset].settings)
         ),
     shell:
         """

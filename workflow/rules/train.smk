@@ -20,7 +20,7 @@ rule train:
         mem_mb=8000,
         runtime=1440,
     params:
-        settings=lambda w: options(catalog.training_settings(RUNS[w.run].settings)),
+        settings=lambda w: options(ids.training_settings(RUNS[w.run].settings)),
         ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],
         record=lambda w: [f"--record={text}" for text in RUNS[w.run].recordings],
         version=f"recipe={RECIPE_VERSION}",

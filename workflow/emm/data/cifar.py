@@ -64,7 +64,7 @@ def fetch_cifar10(cache: Path | str) -> Path:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(
             f"cannot download {URL} ({reason}); fetch it on another machine and put it "
-            f"at {Path(cache) / ARCHIVE}, or set data.path to where it is"
+            f"at {Path(cache) / ARCHIVE}, or name its folder as `cache` in config.yaml"
         ) from error
 
 

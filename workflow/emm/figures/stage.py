@@ -21,7 +21,8 @@ def draw_figure(
     planned = catalog.figures[name]
     rows = _rows_of(planned, read_table(memorization))
     pictures = galleries(catalog, planned) if planned.figure.plot == "grid" else None
-    return draw(planned.figure, rows, read_table(emm), pictures, stem)
+    figure = planned.figure.model_copy(update={"where": {}})  # the catalog has chosen the rows
+    return draw(figure, rows, read_table(emm), pictures, stem)
 
 
 def _rows_of(planned: PlannedFigure, memorization: pd.DataFrame) -> pd.DataFrame:

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from emm.catalog import identity, run_id
 from emm.data.stage import Subset, read_subset
 from emm.files import checked, write_text
+from emm.ids import identity, run_id
 from emm.provenance import provenance
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
 from emm.train.schedules import epoch_of, snapshot_steps

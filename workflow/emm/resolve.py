@@ -1,0 +1,67 @@
+"""Complete settings of a run: what follows from others is filled in, contradictions refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from emm.data.catalogue import check_subset, source_info
+from emm.errors import UserError
+from emm.spec import DEFAULTS
+
+
+def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """Settings with sizes and class counts filled in; UserError for what cannot be trained."""
+    try:
+        info = source_info(settings["data.dataset"])
+        if settings["data.size"] is None:
+            settings["data.size"] = info.size
+        if settings["data.size"] is None:
+            raise UserError("data.size: needed for a source whose size is not known beforehand")
+        if settings["data.num_classes"] is None and info.classes:
+            settings["data.num_classes"] = info.classes
+        check_subset(
+            settings["data.dataset"],
+            size=settings["data.size"],
+            num_classes=settings["data.num_classes"],
+            selection=settings["data.selection"],
+            resolution=settings["data.resolution"],
+            label_kind=settings["labels.kind"],
+        )
+        _check_path(settings)
+        settings["labels.num_classes"] = label_classes(settings)
+        return _canonical(settings)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _check_path(settings: Mapping[str, Any]) -> None:
+    if (settings["data.dataset"] == "folder") != (settings["data.path"] is not None):
+        raise UserError("data.path: goes with data.dataset folder, and only with it")
+
+
+def label_classes(settings: Mapping[str, Any]) -> int:
+    """labels.num_classes, which only random labels choose freely; UserError if it cannot be."""
+    kind, given, size = (
+        settings[key] for key in ("labels.kind", "labels.num_classes", "data.size")
+    )
+    if kind == "random":
+        if not 1 <= given <= (size or given):
+            raise UserError(
+                f"labels.num_classes {given}: random labels have from 1 to data.size = {size}"
+            )
+        return given
+    implied = {"none": 0, "unique": size, "true": settings["data.num_classes"] or given}[kind]
+    if given not in (0, implied):
+        raise UserError(f"labels.num_classes {given}: {kind} labels have {implied}")
+    return implied or 0
+
+
+def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
+    """Equal settings for equal runs: what has no effect goes back to its default."""
+    if settings["model.arch"] == "optimum":
+        training = (key for key in DEFAULTS if key.startswith(("model.", "train.")))
+        settings |= {key: DEFAULTS[key] for key in training if key != "model.arch"}
+        settings |= {"eval.snapshots": DEFAULTS["eval.snapshots"]}
+    levels = len(settings["model.channel_mult"])
+    if settings["model.skip_mask"] == "1" * (levels * (settings["model.num_blocks"] + 1)):
+        settings["model.skip_mask"] = "all"
+    return settings
