@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from emm.analyse.names import METRICS, is_metric
 from emm.errors import UserError
 from emm.expansion import (
     WORKFLOW,
@@ -20,6 +21,7 @@ from emm.expansion import (
     load_scale,
     shipped_experiments,
     transform,
+    values_of,
 )
 from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
 from emm.resolve import resolve
@@ -36,6 +38,12 @@ from emm.spec import (
     suggestion,
 )
 from emm.train.schedules import snapshot_steps
+
+TIMES = ("epoch", "step")  # what a figure's x axis may show besides settings
+RULES = (  # names of targets that no figure may have
+    *("all", "data", "subset", "train", "sample", "score"),
+    *("tables", "experiment_tables", "figure", "report", "plan"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Run:
     def recordings(self) -> list[str]:
         """Length and snapshots of each evaluation, as `emm train --record` takes them."""
         settings = (e.settings for e in self.evaluations.values())
-        return sorted({f"{s['train.epochs']:g}:{s['eval.snapshots']}" for s in settings})
+        return sorted({f"{_number(s['train.epochs'])}:{s['eval.snapshots']}" for s in settings})
 
     @property
     def snapshots(self) -> list[int]:
@@ -123,11 +131,6 @@ class PlannedFigure:
         return self.figure.plot == "grid"
 
     @property
-    def category(self) -> str:
-        """Paper and section, the report's category."""
-        return self.figure.source.partition(",")[0] or "Own experiments"
-
-    @property
     def labels(self) -> dict[str, str]:
         """Labels of the figure in the report."""
         return {"figure": self.name, "shows": self.figure.title}
@@ -137,14 +140,6 @@ class PlannedFigure:
         """Caption in the report: what is shown, where it stands, what the paper finds."""
         lines = (self.figure.title, self.figure.source, self.figure.caption)
         return "\n\n".join(line for line in lines if line)
-
-    def shows(self, row: Row) -> bool:
-        """Whether a row passes the figure's filter, which names published values at every scale."""
-        return all(
-            _is_wanted(row.published[key], wanted)
-            or (row.published[key] is None and _is_wanted(row.settings[key], wanted))
-            for key, wanted in self.figure.where.items()
-        )
 
 
 @dataclass(frozen=True)
@@ -194,30 +189,30 @@ class Catalog:
 def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catalog:
     """Expand and validate what a config selects. UserErrors name file, key and allowed values."""
     if not isinstance(config, Config):
-        config = parse(Config, dict(config), "config")
+        config = parse(Config, config, "config")
     recipes = load_recipes(workflow)
     scale = load_scale(config.scale, workflow)
     files = experiment_files(config.experiments, workflow)
-    _check_names(config, files, workflow)
+    _check_names(config, scale, files, workflow)
     experiments = {name: load_experiment(path, recipes) for name, path in files.items()}
-    rows = [
+    listed = [
         row
         for name, experiment in experiments.items()
         for row in _rows(name, files[name], experiment, recipes, scale, config)
     ]
-    if not rows:
-        raise UserError("config: `select` leaves no run of the selected experiments")
-    return Catalog(
-        config, scale, experiments, tuple(rows), _runs(rows), _figures(experiments, rows)
-    )
+    rows = _selected(listed, config)
+    figures = _figures(experiments, listed, rows)
+    return Catalog(config, scale, experiments, tuple(rows), _runs(rows), figures)
 
 
-def _check_names(config: Config, files: Mapping[str, Path], workflow: Path) -> None:
-    """Refuse selections for experiments that do not exist and forced settings that do not."""
+def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:
+    """Refuse selections and rules for experiments that do not exist, and such forced settings."""
     known = {**shipped_experiments(workflow), **files}
-    for name in config.select:
-        if name not in known:
-            raise UserError(f"config: select: no experiment {name!r}{suggestion(name, known)}")
+    named = {"config: select": config.select, f"scale {config.scale}": scale.experiments}
+    for where, names in named.items():
+        for name in names:
+            if name not in known:
+                raise UserError(f"{where}: no experiment {name!r}{suggestion(name, known)}")
     parse_recipe(config.set, "config: set")
 
 
@@ -238,31 +233,48 @@ def _rows(
             scaled = transform(published, rules, f"{where} at scale {config.scale}") | config.set
             settings = resolve(flatten(parse_recipe(scaled, where)), where)
             evaluation = _evaluation(settings)
-            row = Row(name, published, settings, evaluation.run_id, evaluation.id)
-            if _selected(row, config.select.get(name, ())):
-                yield row
+            yield Row(name, published, settings, evaluation.run_id, evaluation.id)
 
 
-def _selected(row: Row, alternatives: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a row has, as published or at the scale, the values of any alternative."""
-    alternatives = list(alternatives)
-    return not alternatives or any(_has(row, wanted) for wanted in alternatives)
+def _selected(rows: Iterable[Row], config: Config) -> list[Row]:
+    """Rows that the config keeps, each by its experiment's entry in `select`."""
+    selections = {
+        name: [_filter(wanted, f"config: select: {name}") for wanted in alternatives]
+        for name, alternatives in config.select.items()
+        if alternatives
+    }
+    kept = []
+    for row in rows:
+        alternatives = selections.get(row.experiment)
+        if alternatives is None or any(_selects(wanted, row) for wanted in alternatives):
+            kept.append(row)
+    if not kept:
+        raise UserError("config: `select` leaves no run of the selected experiments")
+    return kept
 
 
-def _has(row: Row, wanted: Mapping[str, Any]) -> bool:
-    for key, content in wanted.items():
-        if key not in DEFAULTS:
-            hint = suggestion(key, DEFAULTS)
-            raise UserError(f"config: select: {row.experiment}: unknown setting {key!r}{hint}")
-        if not any(_is_wanted(part[key], content) for part in (row.published, row.settings)):
-            return False
-    return True
+def _filter(wanted: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+    """Allowed values by setting, as strict as those of an experiment."""
+    return {
+        key: [flatten(parse_recipe({key: value}, where))[key] for value in values_of(key, content)]
+        for key, content in wanted.items()
+    }
 
 
-def _is_wanted(value: Any, wanted: Any) -> bool:
-    """Whether a setting has a value, or one of a list; YAML reads a bare true as a boolean."""
-    values = wanted if isinstance(wanted, list) else [wanted]
-    return value in values or (value == "true" and True in values)
+def _selects(wanted: Mapping[str, list[Any]], row: Row) -> bool:
+    """Whether a row has allowed values, as published or at the scale."""
+    return all(
+        row.published[key] in values or row.settings[key] in values
+        for key, values in wanted.items()
+    )
+
+
+def _shows(wanted: Mapping[str, list[Any]], row: Row) -> bool:
+    """Whether a row passes a figure's filter, which names published values at every scale."""
+    return all(
+        (row.settings if row.published[key] is None else row.published)[key] in values
+        for key, values in wanted.items()
+    )
 
 
 def _evaluation(settings: Mapping[str, Any]) -> Evaluation:
@@ -270,8 +282,13 @@ def _evaluation(settings: Mapping[str, Any]) -> Evaluation:
     content = evaluation_settings(settings)
     slug = f"{settings['eval.num_samples']}samples"
     if settings["model.arch"] != "optimum":
-        slug = f"{settings['train.epochs']:g}ep-{slug}"
+        slug = f"{_number(settings['train.epochs'])}ep-{slug}"
     return Evaluation(f"{slug}-{digest(content)}", run_id(settings), settings)
+
+
+def _number(value: float) -> str:
+    """All digits of a number: 40000, 0.5."""
+    return repr(value).removesuffix(".0")
 
 
 def _runs(rows: Iterable[Row]) -> dict[str, Run]:
@@ -288,27 +305,38 @@ def _runs(rows: Iterable[Row]) -> dict[str, Run]:
 
 
 def _figures(
-    experiments: Mapping[str, Experiment], rows: Iterable[Row]
+    experiments: Mapping[str, Experiment], listed: Iterable[Row], rows: Iterable[Row]
 ) -> dict[str, PlannedFigure]:
-    """Figures that have at least one row, by name."""
-    rows = list(rows)
+    """Figures that have at least one of the selected rows, by name."""
+    listed, rows = list(listed), set(map(id, rows))
     figures: dict[str, PlannedFigure] = {}
     for name, experiment in experiments.items():
-        own = tuple(row for row in rows if row.experiment == name)
+        own = [row for row in listed if row.experiment == name]
         for figure_name, figure in experiment.figures.items():
             if figure_name in figures:
                 other = figures[figure_name].experiment
                 raise UserError(f"experiment {name}: figure {figure_name} is also in {other}")
-            _check_figure(figure, f"experiment {name}: figure {figure_name}")
-            planned = PlannedFigure(figure_name, name, figure, own)
-            shown = tuple(row for row in own if planned.shows(row))
+            where = f"experiment {name}: figure {figure_name}"
+            if figure_name in RULES:
+                raise UserError(f"{where}: is the name of a rule; choose another")
+            _check_figure(figure, where)
+            wanted = _filter(figure.where, f"{where}: where")
+            passing = [row for row in own if _shows(wanted, row)]
+            if not passing:
+                raise UserError(f"{where}: where: no run of the experiment has these values")
+            shown = tuple(row for row in passing if id(row) in rows)
             if shown:
                 figures[figure_name] = PlannedFigure(figure_name, name, figure, shown)
     return figures
 
 
 def _check_figure(figure: Figure, where: str) -> None:
-    keys = [*figure.where, figure.hue, figure.style, figure.rows, figure.columns]
-    for key in filter(None, keys):
-        if key not in DEFAULTS:
-            raise UserError(f"{where}: unknown setting {key!r}{suggestion(key, DEFAULTS)}")
+    """Refuse columns that the result tables will not have."""
+    for key in ("x", "hue", "style", "rows", "columns"):
+        value, known = getattr(figure, key), [*DEFAULTS, *(TIMES if key == "x" else ())]
+        if value is not None and value not in known:
+            raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
+    if not is_metric(figure.y):
+        raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, METRICS)}")
+    if figure.plot == "table" and not (figure.rows and figure.columns):
+        raise UserError(f"{where}: a table needs `rows` and `columns`")

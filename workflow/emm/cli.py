@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from emm.errors import Interrupted, UserError
-from emm.spec import flatten, load_yaml, parse_recipe
+from emm.spec import TEXTS, flatten, parse_recipe
+from emm.yamlfile import load_yaml
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +26,14 @@ app = typer.Typer(
 )
 
 CORES = os.cpu_count() or 1
+SCORE_KEYS = (  # what `emm score` prints first
+    "n_samples",
+    "n_training",
+    "n_memorized",
+    "memorization_ratio",
+    "knn_distance",
+    "duplicates",
+)
 Set = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="A setting that differs from its default."),
@@ -44,24 +53,32 @@ def settings_from(pairs: list[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: write it as key=value")
-        changed[key] = _value(text)
+        changed[key] = _value(key, text)
     return flatten(parse_recipe(changed, "--set"))
 
 
-def _value(text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError:
         return text
+    return text if key in TEXTS and type(value) in (int, float) else value  # skip_mask=101
 
 
 def config_from(text: str, scale: str | None = None, experiments: str | None = None) -> Any:
     """The catalog of a config file or of JSON content, with scale and experiments replaced."""
     from emm.catalog import load
 
-    content = json.loads(text) if text.startswith("{") else load_yaml(Path(text)) or {}
+    content = _json(text) if text.startswith("{") else load_yaml(Path(text))
     replaced = {"scale": scale, "experiments": experiments}
     return load(content | {key: value for key, value in replaced.items() if value})
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--config: not valid JSON ({error})") from error
 
 
 @app.command()
@@ -122,16 +139,24 @@ def train(
 
     settings = settings_from(set)
     pairs = [_record(text) for text in record]
-    rates = ema or [settings["train.ema"]]
+    rates = [_rate(rate) for rate in ema] or [settings["train.ema"]]
     train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
 
 
 def _record(text: str) -> tuple[float, str | int]:
-    epochs, _, snapshots = text.partition(":")
-    try:
-        return float(epochs), snapshots if snapshots == "published" else int(snapshots)
-    except ValueError as error:
-        raise UserError(f"--record {text}: write it as 40000:published or 1000:5") from error
+    epochs, colon, snapshots = text.partition(":")
+    if not colon:
+        raise UserError(f"--record {text}: write it as 40000:published or 1000:5")
+    changed = {
+        "train.epochs": _value("train.epochs", epochs),
+        "eval.snapshots": _value("eval.snapshots", snapshots),
+    }
+    recipe = parse_recipe(changed, f"--record {text}")
+    return recipe.train.epochs, recipe.eval.snapshots
+
+
+def _rate(ema: float) -> float:
+    return parse_recipe({"train.ema": ema}, "--ema").train.ema
 
 
 @app.command()
@@ -187,7 +212,9 @@ def score(
     table = ScoreTable(0.0, 0, 0.0, result)
     write_scores(output, [table], run="", evaluation="")
     row = summary_rows([table])[0]
-    print(json.dumps({k: v for k, v in row.items() if k not in ("epoch", "step", "ema")}, indent=1))
+    row["duplicates"] = row.pop("n_duplicates")
+    keys = [*SCORE_KEYS, *(k for k in row if k not in (*SCORE_KEYS, "epoch", "step", "ema"))]
+    print(json.dumps({key: row[key] for key in keys}, indent=1))
 
 
 @app.command()
@@ -195,11 +222,12 @@ def tables(
     memorization: Annotated[Path, typer.Option(help="Table to write: a row per checkpoint.")],
     emm: Annotated[Path, typer.Option(help="Table to write: a row per series.")],
     config: ConfigFile = "config.yaml",
+    experiment: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
 ) -> None:
     """Gather the summaries of all runs into the memorization and EMM tables."""
     from emm.analyse.stage import write_tables
 
-    write_tables(config_from(config), memorization, emm)
+    write_tables(config_from(config), memorization, emm, experiment)
 
 
 @app.command()
@@ -240,17 +268,19 @@ def summary(
 
 @app.command()
 def runs(
+    more: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", hidden=True)] = None,
     config: ConfigFile = "config.yaml",
     scale: str | None = None,
     experiments: Annotated[
-        str | None, typer.Option(metavar="all|NAME,…", help="Instead of the config's.")
+        str | None, typer.Option(metavar="all|NAME...", help="Instead of the config's.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the distinct runs of a config, their state and results."""
     from emm.listing import print_runs, run_rows
 
-    rows = run_rows(config_from(config, scale, experiments))
+    names = ",".join([*([experiments] if experiments else []), *(more or [])])
+    rows = run_rows(config_from(config, scale, names))
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -296,21 +326,20 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _on_sigterm(*_: Any) -> None:
-    raise Interrupted("stopped by SIGTERM; run the same command again to go on")
+def _on_signal(number: int, _frame: Any) -> None:
+    name = signal.Signals(number).name
+    raise Interrupted(f"stopped by {name}; run the same command again to go on")
 
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 bug, 2 bad input, 75 interrupted and resumable."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
     try:
         app()
-    except UserError as error:
+    except (UserError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(Interrupted.exit_code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ class UserError(Exception):
     exit_code = EXIT_BAD_INPUT
 
 
-class Interrupted(UserError):  # noqa: N818 - an outcome, not an error
+class Interrupted(Exception):  # noqa: N818 - an outcome, not an error
     """Work stopped with its state saved: the same command resumes it. Exit code 75."""
 
     exit_code = EXIT_RESUMABLE

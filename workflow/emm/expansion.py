@@ -14,10 +14,10 @@ from emm.spec import (
     Scale,
     differing,
     flatten,
-    load_yaml,
     parse,
     suggestion,
 )
+from emm.yamlfile import load_yaml
 
 WORKFLOW = Path(__file__).resolve().parent.parent
 
@@ -57,24 +57,27 @@ def experiment_files(wanted: Iterable[str], workflow: Path = WORKFLOW) -> dict[s
     """Files of the selected experiments: all, a folder's, by name, or the user's own path."""
     shipped = shipped_experiments(workflow)
     files: dict[str, Path] = {}
-    for word in wanted:
-        folder = {name: path for name, path in shipped.items() if path.parent.name == word}
-        if word == "all":
-            files |= shipped
-        elif folder:
-            files |= folder
-        elif word in shipped:
-            files[word] = shipped[word]
-        elif word.endswith((".yaml", ".yml")):
-            files[Path(word).stem] = Path(word)
-        else:
-            folders = sorted({path.parent.name for path in shipped.values()})
-            allowed = ["all", *folders, *shipped]
-            raise UserError(
-                f"config: experiments: no experiment {word!r}{suggestion(word, allowed)} "
-                "(or the path of a .yaml file)"
-            )
+    for path in (path for word in wanted for path in _files_of(word, shipped)):
+        other = files.setdefault(path.stem, path)
+        if other.resolve() != path.resolve():
+            raise UserError(f"config: experiments: {other} and {path} have the same name")
     return files
+
+
+def _files_of(word: str, shipped: Mapping[str, Path]) -> list[Path]:
+    """Files that one word of config.yaml's `experiments` selects."""
+    folder = [path for path in shipped.values() if path.parent.name == word]
+    if word == "all" or folder:
+        return folder or list(shipped.values())
+    if word in shipped:
+        return [shipped[word]]
+    if word.endswith((".yaml", ".yml")):
+        return [Path(word)]
+    folders = sorted({path.parent.name for path in shipped.values()})
+    raise UserError(
+        f"config: experiments: no experiment {word!r}"
+        f"{suggestion(word, ['all', *folders, *shipped])} (or the path of a .yaml file)"
+    )
 
 
 def load_experiment(path: Path, recipes: Mapping[str, Any]) -> Experiment:
@@ -83,17 +86,21 @@ def load_experiment(path: Path, recipes: Mapping[str, Any]) -> Experiment:
     if experiment.recipe not in recipes:
         hint = suggestion(experiment.recipe, recipes)
         raise UserError(f"{path}: recipe: no recipe {experiment.recipe!r}{hint}")
+    for number, item in enumerate(experiment.runs, 1):
+        for key, content in item.items():
+            if not values_of(key, content):
+                raise UserError(f"{path}: runs item {number}: {key}: the list is empty")
     return experiment
 
 
 def expand(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """All combinations of an item's lists; settings that are lists themselves stay whole."""
-    axes = [[(key, value) for value in _values(key, content)] for key, content in item.items()]
+    axes = [[(key, value) for value in values_of(key, content)] for key, content in item.items()]
     for combination in itertools.product(*axes):
         yield dict(combination)
 
 
-def _values(key: str, content: Any) -> list[Any]:
+def values_of(key: str, content: Any) -> list[Any]:
     """Values of one axis: a list of them, or one value."""
     if not isinstance(content, list):
         return [content]

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import numpy as np
 from emm.errors import Interrupted, UserError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, RuntimeError)
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Path to write to; on success it is synced and renamed to `path`, on failure removed.
 
-    Raises Interrupted when the disk is full: nothing that was finished is touched.
+    Raises Interrupted when the disk is full: nothing that was finished is touched. A path that
+    cannot be written to is a UserError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,6 +38,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if error.errno in DISK_FULL:
             message = f"{path}: {error.strerror}; free some space and run the same command again"
             raise Interrupted(message) from error
+        if error.errno in FORBIDDEN:
+            raise UserError(f"{path}: cannot be written ({os.strerror(error.errno)})") from error
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -69,8 +75,11 @@ def checked(path: Path | str, read: Callable[[Path], Any]) -> Any:
         return read(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run again") from error
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno in FORBIDDEN:
+            raise UserError(f"{path}: cannot be read ({os.strerror(error.errno)})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged ({reason}); delete it and run again") from error
 
 
 def sha256(path: Path | str) -> str:

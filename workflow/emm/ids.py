@@ -21,11 +21,6 @@ def subset_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return differing(settings, ("data", "labels"))
 
 
-def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a training's command that differ from their defaults."""
-    return identity(settings) | differing(settings, ["train.device"])
-
-
 def evaluation_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide an evaluation of a run and differ from their defaults."""
     return differing(settings, EVALUATION_KEYS)

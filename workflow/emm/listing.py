@@ -11,6 +11,7 @@ from rich.table import Table
 from emm.catalog import Catalog, Run
 from emm.errors import UserError
 from emm.expansion import load_recipes
+from emm.resolve import fill, label_classes
 from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
 
 DONE, RESUMABLE, MISSING = "done", "resumable", "missing"
@@ -81,14 +82,13 @@ def network_facts(
     import torch
 
     from emm import nets
-    from emm.data.catalogue import source_info
     from emm.nets.cost import forward_flops, layers, parameters
 
     settings = _network_settings(recipe, pairs, read)
     model = Recipe.model_validate(nested(settings)).model
     if model.arch == "optimum":
         raise UserError("the optimum has no network")
-    info = source_info(settings["data.dataset"])
+    info = fill(settings)
     with torch.device("meta"):
         built = nets.build(
             model,
@@ -119,10 +119,12 @@ def _network_settings(
 
 
 def label_dim(settings: Mapping[str, Any]) -> int:
-    """Width of the network's label input."""
-    from emm.resolve import label_classes
-
-    return label_classes(settings)
+    """Width of the network's label input; UserError where it follows from unknown data."""
+    width = label_classes(settings)
+    if not width and settings["labels.kind"] != "none":
+        needed = "data.size" if settings["labels.kind"] == "unique" else "data.num_classes"
+        raise UserError(f"{needed}: needed for {settings['labels.kind']} labels of this source")
+    return width
 
 
 def print_network(facts: Mapping[str, Any]) -> None:

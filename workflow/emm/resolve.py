@@ -3,21 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emm.data.catalogue import check_subset, source_info
+from emm.data.catalogue import SourceInfo, check_subset, source_info
 from emm.errors import UserError
+from emm.limits import check_network
 from emm.spec import DEFAULTS
 
 
 def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
     """Settings with sizes and class counts filled in; UserError for what cannot be trained."""
     try:
-        info = source_info(settings["data.dataset"])
-        if settings["data.size"] is None:
-            settings["data.size"] = info.size
+        info = fill(settings)
         if settings["data.size"] is None:
             raise UserError("data.size: needed for a source whose size is not known beforehand")
-        if settings["data.num_classes"] is None and info.classes:
-            settings["data.num_classes"] = info.classes
         check_subset(
             settings["data.dataset"],
             size=settings["data.size"],
@@ -27,15 +24,33 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
             label_kind=settings["labels.kind"],
         )
         _check_path(settings)
+        if settings["model.arch"] != "optimum":
+            _check_network(settings, settings["data.resolution"] or info.resolution)
         settings["labels.num_classes"] = label_classes(settings)
         return _canonical(settings)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
 
+def fill(settings: dict[str, Any]) -> SourceInfo:
+    """Fill in the size and the number of classes of the source as far as it is known."""
+    info = source_info(settings["data.dataset"])
+    if settings["data.size"] is None:
+        settings["data.size"] = info.size
+    if settings["data.num_classes"] is None and info.classes:
+        settings["data.num_classes"] = info.classes
+    return info
+
+
 def _check_path(settings: Mapping[str, Any]) -> None:
     if (settings["data.dataset"] == "folder") != (settings["data.path"] is not None):
         raise UserError("data.path: goes with data.dataset folder, and only with it")
+
+
+def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
+    keys = ("channels", "num_blocks", "attention_levels", "skip_mask")
+    model = {key: settings[f"model.{key}"] for key in keys}
+    check_network(resolution=resolution, levels=len(settings["model.channel_mult"]), **model)
 
 
 def label_classes(settings: Mapping[str, Any]) -> int:

@@ -7,21 +7,25 @@ an id.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from emm.errors import UserError
 
 RECIPE_VERSION = 1  # raised when training or sampling code changes results: every run reruns
 
-Ints = Annotated[tuple[int, ...], Strict(False)]
+Levels = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 Words = Annotated[
     tuple[str, ...],
     Strict(False),
-    BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v),
+    BeforeValidator(
+        lambda v: re.split(r"\s*,\s*", v.strip()) if isinstance(v, str) else v,
+        json_schema_input_type=str | list[str],
+    ),
 ]
 LabelKind = Annotated[
     Literal["none", "true", "random", "unique"],
@@ -30,16 +34,31 @@ LabelKind = Annotated[
 Selection = Annotated[
     tuple[dict[str, Any], ...],
     Strict(False),
-    BeforeValidator(lambda v: [v] if isinstance(v, dict) and v else v or []),
+    BeforeValidator(
+        lambda v: [v] if isinstance(v, dict) and v else v or [],
+        json_schema_input_type=dict[str, Any] | list[dict[str, Any]] | None,
+    ),
 ]
+FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file name and a regex
 Scalar = bool | int | float | str | None
 M = TypeVar("M", bound=BaseModel)
+
+
+def _snapshots(value: Any) -> Any:
+    if value == "published" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("snapshots", "Input should be 'published' or an integer from 1")
+
+
+Snapshots = Annotated[
+    Literal["published"] | Annotated[int, Field(ge=1)], BeforeValidator(_snapshots)
+]
 
 
 class Settings(BaseModel):
     """A group of settings: frozen, strict, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Data(Settings):
@@ -82,9 +101,11 @@ class Model(Settings):
         "ddpmpp", description="Network, or the closed-form optimum of the training set"
     )
     channels: int = Field(128, ge=4, description="Channel width of the first level")
-    channel_mult: Ints = Field((2, 2, 2), min_length=1, description="Width factor of each level")
+    channel_mult: Levels = Field((2, 2, 2), min_length=1, description="Width factor of each level")
     num_blocks: int = Field(2, ge=1, description="Residual blocks per level in the encoder")
-    attention_levels: Ints = Field((2,), description="Levels with attention; 1 is full resolution")
+    attention_levels: Levels = Field(
+        (2,), description="Levels with attention; 1 is full resolution"
+    )
     time_embedding: Literal["positional", "fourier"] = Field(
         "positional", description="Features of the noise level"
     )
@@ -109,7 +130,9 @@ class Train(Settings):
     warmup_epochs: float = Field(200, ge=0, description="Ramp of learning rate and EMA, epochs")
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2 penalty of Adam")
     ema: float = Field(0.99929, ge=0, lt=1, description="Final EMA rate per step")
-    seed: int = Field(1024, ge=0, description="Seed of initialisation, noise and data order")
+    seed: int = Field(
+        1024, ge=0, lt=2**32, description="Seed of initialisation, noise and data order"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the network")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes the GPU when there is one; cuda refuses to do without"
@@ -127,7 +150,7 @@ class Eval(Settings):
     )
     rho: float = Field(7.0, gt=0, description="Exponent of the noise levels")
     seed: int = Field(0, ge=0, description="Seed of image 0; image i has seed + i")
-    snapshots: Literal["published"] | int = Field(
+    snapshots: Snapshots = Field(
         "published",
         description="Evaluated checkpoints: every 2.5 million images as published, or so many, "
         "evenly spaced",
@@ -173,7 +196,7 @@ class Experiment(Settings):
     set: dict[str, Any] = Field({}, description="Settings that differ from the recipe in all runs")
     runs: list[dict[str, Any]] = Field(min_length=1, description="Items; lists in one are crossed")
     scaled: bool = Field(True, description="False: the runs are the same at every scale")
-    figures: dict[str, Figure] = {}
+    figures: dict[FigureName, Figure] = {}
 
 
 class Rule(Settings):
@@ -201,7 +224,9 @@ class Config(Settings):
 
     scale: str = Field("quick", description="A name in workflow/scales")
     experiments: Words = Field(
-        ("all",), description="all, a folder of workflow/experiments, names, or .yaml files"
+        ("all",),
+        min_length=1,
+        description="all, a folder of workflow/experiments, names, or .yaml files",
     )
     select: dict[str, Selection] = Field(
         {},
@@ -231,6 +256,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 DEFAULTS = flatten(Recipe())
+TEXTS = ("data.dataset", "data.path", "model.skip_mask")  # also when they look like numbers
 
 
 def parse_recipe(settings: Mapping[str, Any], where: str) -> Recipe:
@@ -252,20 +278,27 @@ def parse(model: type[M], content: Any, where: str) -> M:
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One line from a pydantic error: key, problem, value, and allowed keys for a typo."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "content"
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]") or "content"
     if problem["type"] == "extra_forbidden":
         owner = _model_at(model, problem["loc"][:-1])
         return f"unknown key {key!r}{suggestion(str(problem['loc'][-1]), owner.model_fields)}"
-    hint = _number_hint(problem["input"])
     value = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-    return f"{key}: {problem['msg'].lower()}{value}{hint}"
+    message = problem["msg"].lower().replace("tuple", "list").split(" after validation")[0]
+    return f"{key}: {message}{value}{_hint(problem['type'], problem['input'])}"
 
 
-def _number_hint(value: Any) -> str:
+def _hint(problem: str, value: Any) -> str:
+    """What to write instead of a text that is a number, or of a number that should be a text."""
+    if problem == "string_type" and type(value) in (int, float):
+        return " (write it in quotes)"
+    if problem not in ("int_type", "float_type") or not isinstance(value, str):
+        return ""
     try:
-        return f" (write {float(value)!r}, without quotes)" if isinstance(value, str) else ""
+        number = float(value)
     except ValueError:
         return ""
+    whole = problem == "int_type" and number.is_integer()
+    return f" (write {int(number) if whole else number!r}, without quotes)"
 
 
 def _model_at(model: type[BaseModel], loc: Iterable[int | str]) -> type[BaseModel]:
@@ -321,25 +354,3 @@ def _is_json(text: str) -> bool:
     except json.JSONDecodeError:
         return False
     return True
-
-
-def load_yaml(path: Path) -> Any:
-    """Content of a YAML file; missing or malformed files are one-line UserErrors."""
-    import yaml
-
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})"
-        ) from error
-
-
-def _loader() -> type:
-    import yaml
-
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

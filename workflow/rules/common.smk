@@ -1,7 +1,9 @@
 # In:  the config. Out: the catalog of everything that it selects, and look-ups in it.
 #
 # The catalog is built once per start from YAML alone; the functions here only look things up.
+import re
 import sys
+from os.path import relpath
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
@@ -19,14 +21,17 @@ except UserError as error:
 ROOT = str(CATALOG.root)
 RUNS = CATALOG.runs
 THREADS = CATALOG.config.threads
-CONFIG = CATALOG.config.model_dump_json()
+CONFIG = CATALOG.config.model_dump_json(exclude={"cache", "threads"})  # what, not how
 RUN = f"{ROOT}/runs/{{run}}"
 EVALUATION = f"{RUN}/{{evaluation}}"
 TABLES = expand("{root}/tables/{name}.parquet", root=ROOT, name=["memorization", "emm"])
-EVALUATIONS = [f"{ROOT}/runs/{run}/{name}" for run, name in CATALOG.evaluations]
+SUMMARIES = [
+    f"{ROOT}/runs/{run}/{name}/summary.parquet" for run, name in CATALOG.evaluations
+]
 
 
 wildcard_constraints:
+    experiment="|".join(map(re.escape, CATALOG.experiments)),
     source="|".join(CATALOG.sources),
     subset="|".join(CATALOG.subsets),
     run="|".join(RUNS),
@@ -36,6 +41,27 @@ wildcard_constraints:
 def options(settings):
     """Command-line options, one per setting."""
     return [option(key, value) for key, value in settings.items()]
+
+
+def summaries(wildcards):
+    """Summaries of all evaluations of an experiment."""
+    rows = (row for row in CATALOG.rows if row.experiment == wildcards.experiment)
+    names = {f"{row.run_id}/{row.evaluation_id}" for row in rows}
+    return [f"{ROOT}/runs/{name}/summary.parquet" for name in sorted(names)]
+
+
+def experiment_of(wildcards):
+    """The experiment that a figure belongs to."""
+    return CATALOG.experiments[CATALOG.figures[wildcards.figure].experiment]
+
+
+def experiment_tables(wildcards):
+    """Tables of the experiment that a figure belongs to."""
+    experiment = CATALOG.figures[wildcards.figure].experiment
+    return {
+        name: f"{ROOT}/tables/{experiment}/{name}.parquet"
+        for name in ["memorization", "emm"]
+    }
 
 
 def pictures(wildcards):

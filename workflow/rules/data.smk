@@ -15,7 +15,7 @@ rule data:
         settings=lambda w: options(
             ids.source_settings(CATALOG.sources[w.source].settings)
         ),
-        cache=CATALOG.config.cache,
+        cache=lambda w, output: CATALOG.config.cache,  # reruns nothing
     shell:
         """
         emm data \

@@ -1,5 +1,5 @@
-# In:  the tables, and for image grids the pictures of the runs. Out: each figure as svg, pdf and
-# png, with the csv that it was drawn from. Every figure is a target by its name.
+# In:  the tables of its experiment, and for an image grid the pictures of the runs. Out: each figure
+# as svg, pdf and png, with the csv that it was drawn from. Every figure is a target by its name.
 FORMATS = ["svg", "pdf", "png", "csv"]
 FIGURES = expand(
     "{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS
@@ -8,14 +8,15 @@ FIGURES = expand(
 
 rule figure:
     input:
-        memorization=TABLES[0],
-        emm=TABLES[1],
+        unpack(experiment_tables),
         pictures=pictures,
     output:
         svg=report(
             f"{ROOT}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
-            category=lambda w: CATALOG.figures[w.figure].category,
+            category=lambda w: experiment_of(w).source.partition(",")[0]
+            or "Own experiments",
+            subcategory=lambda w: experiment_of(w).title,
             labels=lambda w: CATALOG.figures[w.figure].labels,
         ),
         others=multiext(f"{ROOT}/figures/{{figure}}", ".pdf", ".png", ".csv"),

@@ -7,8 +7,8 @@ report: "../report/workflow.rst"
 
 rule report:
     input:
-        TABLES,
-        FIGURES,
+        tables=TABLES,
+        figures=FIGURES,
     output:
         REPORT,
     log:
@@ -16,13 +16,15 @@ rule report:
     localrule: True
     params:
         config=CONFIG,
-        figures=list(CATALOG.figures),
+        snakefile=relpath(workflow.main_snakefile),
     shell:
         """
         echo {params.config:q} >{output:q}.json
-        snakemake {params.figures:q} \
+        snakemake {input.tables:q} {input.figures:q} \
+            --snakefile {params.snakefile:q} \
             --nolock \
             --configfile {output:q}.json \
+            --replace-workflow-config \
             --report {output:q} \
             >{log:q} 2>&1
         rm {output:q}.json

@@ -20,9 +20,7 @@ rule sample:
         runtime=240,
     params:
         settings=lambda w: options(
-            ids.evaluation_settings(
-                CATALOG.evaluations[w.run, w.evaluation].settings
-            )
+            ids.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)
         ),
         version=f"recipe={RECIPE_VERSION}",
     shell:

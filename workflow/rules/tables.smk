@@ -1,10 +1,11 @@
 # In:  the summaries of all evaluations. Out: memorization.parquet, a row per checkpoint, and
-# emm.parquet, a row per series and threshold.
+# emm.parquet, a row per series and threshold. Each experiment also has the two tables of its own,
+# so that a figure waits for the runs of its experiment only.
 
 
 rule tables:
     input:
-        expand("{evaluation}/summary.parquet", evaluation=EVALUATIONS),
+        SUMMARIES,
     output:
         memorization=TABLES[0],
         emm=TABLES[1],
@@ -15,11 +16,26 @@ rule tables:
         runtime=30,
     params:
         config=CONFIG,
+        experiment=[],
     shell:
         """
         emm tables \
             --config {params.config:q} \
+            {params.experiment:q} \
             --memorization {output.memorization:q} \
             --emm {output.emm:q} \
             2>{log:q}
         """
+
+
+use rule tables as experiment_tables with:
+    input:
+        summaries,
+    output:
+        memorization=f"{ROOT}/tables/{{experiment}}/memorization.parquet",
+        emm=f"{ROOT}/tables/{{experiment}}/emm.parquet",
+    log:
+        f"{ROOT}/logs/tables/{{experiment}}.log",
+    params:
+        config=CONFIG,
+        experiment=lambda w: [f"--experiment={w.experiment}"],

@@ -20,16 +20,18 @@ rule train:
         mem_mb=8000,
         runtime=1440,
     params:
-        settings=lambda w: options(ids.training_settings(RUNS[w.run].settings)),
+        settings=lambda w: options(ids.identity(RUNS[w.run].settings)),
         ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],
         record=lambda w: [f"--record={text}" for text in RUNS[w.run].recordings],
         version=f"recipe={RECIPE_VERSION}",
+        device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing
     shell:
         """
         emm train \
             {params.settings:q} \
             {params.ema:q} \
             {params.record:q} \
+            --set train.device={params.device:q} \
             --subset {input.subset:q} \
             --threads {threads} \
             --output {output.record:q} \

@@ -109,6 +109,11 @@ METRICS = {
 }
 
 
+def is_metric(column: str) -> bool:
+    """Whether the memorization table has such a column of numbers."""
+    return column in METRICS or re.fullmatch(r"(d1|ratio)_q(05|25|50|75|95)", column) is not None
+
+
 def metric(column: str) -> Metric:
     """How a column is drawn; quantile columns (d1_q05, ratio_q50) get their name from it."""
     if column in METRICS:

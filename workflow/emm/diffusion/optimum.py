@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
+from emm.errors import UserError
+
 
 class Optimum:
     """The denoiser that minimises the training loss on a finite set exactly.
 
     D*(x, sigma) is the mean of the training images weighted by
     softmax(-||x - y_n||^2 / (2 sigma^2)); with labels, over the images of that label only. A label
-    without images has no optimum: ValueError. `images` is (N, C, H, W) in [-1, 1], `labels` (N,).
+    without images has no optimum: UserError. `images` is (N, C, H, W) in [-1, 1], `labels` (N,).
     Computed in float64: at the last noise level a rounding error of fp32 in the distances would
     move the exponents by more than 100.
     """
@@ -36,6 +38,10 @@ class Optimum:
         if self.labels is None:
             raise ValueError("labels given for an unconditional optimum")
         excluded = labels.view(-1, 1) != self.labels.view(1, -1)
-        if bool(excluded.all(1).any()):
-            raise ValueError("a label has no training image, so its optimum is undefined")
+        empty = labels[excluded.all(1)]
+        if len(empty):
+            raise UserError(
+                f"label {int(empty[0])} has no training image, so its optimum is undefined; "
+                "choose labels.kind none or unique, or a larger data.size"
+            )
         return excluded

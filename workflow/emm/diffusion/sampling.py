@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from emm.files import read_arrays, write_arrays, write_text
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
 from emm.train.device import as_tensors, build_denoiser, choose_device
+from emm.train.progress import Progress
 from emm.train.schedules import epoch_of, snapshot_steps
-from emm.train.stage import OPTIMUM, read_run
+from emm.train.stage import OPTIMUM, read_run, require_fit
 
 
 def sample_run(
@@ -45,6 +46,7 @@ def sample_run(
     settings = settings | evaluation
     recipe = parse(Recipe, nested(settings), str(run_path))
     subset = read_subset(subset_path)
+    require_fit(subset, settings, subset_path)
     device = choose_device(recipe.train.device)
     noise, labels = draw_inputs(recipe, subset)
     partial = output.with_name(f"{output.name}.partial")
@@ -53,22 +55,31 @@ def sample_run(
     for step, denoiser in _denoisers(recipe, settings, content, run_path, subset, device):
         path = partial / f"step-{step:08d}.npz"
         if not _is_done(path, token):
-            images = sample(denoiser, noise, labels, recipe, device, batch_size)
+            with Progress(f"{path.stem}: image", len(noise)) as progress:
+                images = sample(denoiser, noise, labels, recipe, device, batch_size, progress)
             extra = {} if labels is None else {"labels": labels.numpy()}
             write_arrays(path, {"images": images, "token": np.str_(token), **extra})
         epoch = epoch_of(step, settings["data.size"], settings["train.batch_size"])
         entries.append({"step": step, "epoch": epoch, "file": path.name})
     index = {"run": content["run"], "evaluation": name, "settings": settings}
     write_text(partial / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
-    shutil.rmtree(output, ignore_errors=True)
-    partial.replace(output)
+    _publish(partial, output, {SAMPLE_INDEX, *(entry["file"] for entry in entries)})
 
 
 def _is_done(path: Path, token: str) -> bool:
     try:
-        return str(read_arrays(path)["token"]) == token
+        return str(read_arrays(path).get("token")) == token
     except UserError:
         return False
+
+
+def _publish(partial: Path, output: Path, names: Set[str]) -> None:
+    """Make `partial` the output, without what an older or a killed call left in it."""
+    for path in list(partial.iterdir()):
+        if path.name not in names:
+            path.unlink()
+    shutil.rmtree(output, ignore_errors=True)
+    partial.replace(output)
 
 
 def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
@@ -130,14 +141,21 @@ def sample(
     recipe: Recipe,
     device: torch.device,
     batch_size: int,
+    report: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """Images (N, H, W, C) uint8 from latents, by the recipe's sampler."""
+    """Images (N, H, W, C) uint8 from latents, by the recipe's sampler.
+
+    `report` is told how many images are done. The last batch is filled up with repetitions: kernels
+    round differently for batches of another size, so image i would depend on how many images are
+    asked for. Another `batch_size` moves few components, by one grey level.
+    """
     low = recipe.eval.sigma_min or PRECONDITIONINGS[recipe.model.precond].sigma_min
     sigmas = karras_sigmas(recipe.eval.steps, low, recipe.eval.sigma_max, recipe.eval.rho)
     parts = []
     for start in range(0, len(noise), batch_size):
-        part = slice(start, start + batch_size)
+        part = torch.arange(start, start + batch_size).clamp(max=len(noise) - 1)
         chosen = None if labels is None else labels[part].to(device)
         images = to_uint8(heun(denoiser, noise[part].to(device), sigmas, chosen))
         parts.append(images.permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(parts)
+        report(min(start + batch_size, len(noise)))
+    return np.concatenate(parts)[: len(noise)]

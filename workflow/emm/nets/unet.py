@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emm.errors import UserError
+from emm.limits import check_network
 from emm.nets.blocks import NEAR_ZERO, Block, MappingNetwork, Merge, conv, group_norm
 
 TIME_EMBEDDINGS = ("positional", "fourier")
@@ -65,9 +66,15 @@ class UNet(nn.Module):
         self.resolution, self.image_channels = resolution, image_channels
         self.label_dim = label_dim
         self.skip_mask = "1" * (levels * (num_blocks + 1)) if skip_mask is None else skip_mask
-        _check_choices(time_embedding, encoder, channels, num_blocks)
-        _check_levels(resolution, levels, attention_levels)
-        _check_mask(self.skip_mask, levels, num_blocks)
+        _check_choices(time_embedding, encoder)
+        check_network(
+            resolution=resolution,
+            channels=channels,
+            levels=levels,
+            num_blocks=num_blocks,
+            attention_levels=attention_levels,
+            skip_mask=self.skip_mask,
+        )
         self.mapping = MappingNetwork(
             time_feature_mult * channels,
             4 * channels,
@@ -163,42 +170,12 @@ def _add_merges(
         pyramid = width
 
 
-def _check_choices(time_embedding: str, encoder: str, channels: int, num_blocks: int) -> None:
+def _check_choices(time_embedding: str, encoder: str) -> None:
     if time_embedding not in TIME_EMBEDDINGS:
         choices = " or ".join(TIME_EMBEDDINGS)
         raise UserError(f"model.time_embedding: {time_embedding!r} is unknown; use {choices}")
     if encoder not in ENCODERS:
         raise UserError(f"encoder: {encoder!r} is unknown; use {' or '.join(ENCODERS)}")
-    if channels < 4 or channels % 2:
-        raise UserError(f"model.channels: {channels} is not an even number of at least 4")
-    if num_blocks < 1:
-        raise UserError(f"model.num_blocks: {num_blocks} blocks per level; use at least 1")
-
-
-def _check_levels(resolution: int, levels: int, attention_levels: Sequence[int]) -> None:
-    if levels < 1:
-        raise UserError("model.channel_mult: the list is empty; give one number per level")
-    factor = 2 ** (levels - 1)
-    if resolution < factor or resolution % factor:
-        raise UserError(
-            f"data.resolution: {resolution} px cannot be halved {levels - 1} times; use a multiple "
-            f"of {factor} px, or fewer levels in model.channel_mult"
-        )
-    for level in attention_levels:
-        if not 1 <= level <= levels:
-            raise UserError(
-                f"model.attention_levels: level {level} does not exist; model.channel_mult has "
-                f"levels 1 (full resolution) to {levels}"
-            )
-
-
-def _check_mask(mask: str, levels: int, num_blocks: int) -> None:
-    length = levels * (num_blocks + 1)
-    if len(mask) != length or set(mask) - set("01"):
-        raise UserError(
-            f"model.skip_mask: {mask!r} is not {length} characters 0 or 1, one per skip of "
-            f"{levels} levels with {num_blocks} blocks"
-        )
 
 
 def _check_labels(label_dim: int, labels: Tensor | None) -> None:

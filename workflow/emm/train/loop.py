@@ -1,6 +1,7 @@
 """The training loop, as published: fixed data order, epoch-wise ramps, EMA per step."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,12 @@ from emm.diffusion.precondition import Denoiser, to_unit
 from emm.errors import Interrupted, UserError
 from emm.seeds import derive
 from emm.spec import Train
-from emm.train import checkpoint
+from emm.train import METRICS, checkpoint
 from emm.train.flat import Adam, FlatParameters
 from emm.train.schedules import ema_rate, epoch_of, warmup_factor
 
 FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
 METRIC_ROWS = 200
-METRICS = ("step", "epoch", "loss", "lr", "seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ class State:
     seconds: float = 0.0
     metrics: list[list[float]] = field(default_factory=list)
 
+    @property
+    def summary(self) -> str:
+        """The last row of metrics in words."""
+        if not self.metrics:
+            return ""
+        _, epoch, loss, _, _, rate = self.metrics[-1]
+        return f"epoch {epoch:.0f}, loss {loss:.4g}, {rate:,.0f} images/s"
+
 
 def train(
     denoiser: Denoiser,
@@ -69,17 +77,18 @@ def train(
     labels: Tensor | None,
     plan: Plan,
     folder: Path,
-    report: Callable[[State], None] = lambda state: None,
+    report: Callable[[int, str], None] = lambda step, text: None,
 ) -> State:
     """Train to the end of the plan, resuming from the state in `folder`.
 
     denoiser: on its device, freshly initialised; images (N, C, H, W) uint8 and labels (N,) int64
-    on the same device. Checkpoints and state are written to `folder`; `report` is called a few
-    hundred times. On the CPU a training that is killed at any moment and resumed ends with
+    on the same device. Checkpoints and state are written to `folder`; `report` gets the step and a
+    text after every step. On the CPU a training that is killed at any moment and resumed ends with
     bit-identical weights. Raises Interrupted after SIGTERM or SIGINT with the state saved, and
     UserError when the loss is not finite, with the last good state kept.
     """
     state = _initial_state(denoiser, plan)
+    _remove_leftovers(folder)
     _resume(state, plan, folder)
     order = _data_order(plan, images.device)
     generator = torch.Generator(images.device)
@@ -94,12 +103,11 @@ def train(
             _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
             last = state.step == plan.steps
             stopping = bool(stop) or time.monotonic() - saved > plan.save_seconds
-            if state.step % interval == 0 or last:
+            if state.step % interval == 0 or state.step in snapshots:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _log(state, plan)
-                report(state)
+            report(state.step, state.summary)
             if state.step in snapshots:
-                _require_finite(state, plan)
                 _save_checkpoint(state, plan, folder)
             if stopping or last:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
@@ -252,16 +260,34 @@ def _resume(state: State, plan: Plan, folder: Path) -> None:
         try:
             tensors, metadata = checkpoint.load(path)
         except UserError as error:
-            print(f"{error.args[0].split('; ')[0]}: not resumed from it", flush=True)
+            _say(f"{error.args[0].split('; ')[0]}: not resumed from it")
             continue
         problem = _mismatch(tensors, metadata, plan, folder)
         if not problem:
             _restore(state, tensors, metadata)
             if state.step in plan.snapshots:
-                _save_checkpoint(state, plan, folder)
-            print(f"resumed at step {state.step} of {plan.steps}", flush=True)
+                _record_snapshot(state, plan, folder)
+            _say(f"resumed at step {state.step} of {plan.steps}")
             return
-        print(f"{path}: {problem}: training starts anew", flush=True)
+        _say(f"{path}: {problem}: training starts anew")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while writing have left."""
+    for pattern in (".*.tmp", "checkpoints/.*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _record_snapshot(state: State, plan: Plan, folder: Path) -> None:
+    """Record what an earlier plan had no reason to: it did not ask for this snapshot."""
+    if state.logged_step < state.step:
+        _log(state, plan)
+    _save_checkpoint(state, plan, folder)
 
 
 def _mismatch(tensors: dict[str, Tensor], metadata: dict, plan: Plan, folder: Path) -> str:

@@ -10,15 +10,15 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Context that is called with the training's state and shows loss, images/s, time left."""
+    """Context that is told how many of `total` units are done, as often as one likes."""
 
-    def __init__(self, total: int, every_seconds: float = 60.0):
-        self.total = total
+    def __init__(self, unit: str, total: int, every_seconds: float = 60.0):
+        self.unit, self.total = unit, total
         self.every = every_seconds
         self.console = Console(stderr=True)
         self.last = time.monotonic()
         columns = (
-            TextColumn("step"),
+            TextColumn(unit),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.description}"),
@@ -36,12 +36,11 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def __call__(self, state: Any) -> None:
-        """Show a state after it has logged a row of metrics."""
-        _, epoch, loss, _, _, rate = state.metrics[-1]
-        text = f"epoch {epoch:.0f}, loss {loss:.4g}, {rate:,.0f} images/s"
+    def __call__(self, done: int, text: str = "") -> None:
+        """Show how far the work is, with some words on it."""
         if self.bar:
-            self.bar.update(self.task, completed=state.step, description=text)
+            self.bar.update(self.task, completed=done, description=text)
         elif time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
-            print(f"step {state.step} of {self.total}, {text}", file=sys.stderr, flush=True)
+            line = f"{self.unit} {done} of {self.total}"
+            print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)

@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from emm.data.stage import Subset, read_subset
+from emm.errors import UserError
 from emm.files import checked, write_text
 from emm.ids import identity, run_id
 from emm.provenance import provenance
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
+from emm.train import METRICS
 from emm.train.schedules import epoch_of, snapshot_steps
 
 OPTIMUM = "optimum"
@@ -36,6 +38,7 @@ def train_run(
     """
     recipe = parse(Recipe, nested(settings), "settings")
     subset = read_subset(subset_path)
+    require_fit(subset, flatten(recipe), subset_path)
     settings = flatten(recipe) | {"data.size": len(subset)}
     steps = sorted({s for pair in record for s in _steps(pair, settings)})
     if recipe.model.arch == OPTIMUM:
@@ -56,6 +59,17 @@ def train_run(
     }
     write_text(output, yaml.safe_dump(content, sort_keys=False))
     return content
+
+
+def require_fit(subset: Subset, settings: Mapping[str, Any], path: Path) -> None:
+    """UserError if `subset`, read from `path`, is not the one that dotted settings describe."""
+    found = {"data.size": len(subset), "data.resolution": subset.images.shape[1]}
+    for key, value in found.items():
+        if settings[key] not in (None, value):
+            raise UserError(f"{key} {settings[key]}: {path} has {value}")
+    kind = settings["labels.kind"]
+    if (kind == "none") != (subset.label_dim == 0):
+        raise UserError(f"labels.kind {kind}: {path} has {subset.label_dim or 'no'} labels")
 
 
 def _steps(pair: tuple[float, str | int], settings: Mapping[str, Any]) -> list[int]:
@@ -86,7 +100,7 @@ def _train(
     plan = Plan(key, recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds)
     denoiser = build_denoiser(recipe, subset, device)
     images, labels = as_tensors(subset, device)
-    with Progress(plan.steps) as progress:
+    with Progress("step", plan.steps) as progress:
         state = train(denoiser, images, labels, plan, folder, progress)
     rows = [row for row in state.metrics if row[0] <= plan.steps]
     _write_metrics(folder / "metrics.parquet", rows)
@@ -112,8 +126,7 @@ def _write_metrics(path: Path, rows: Sequence[Sequence[float]]) -> None:
 
     from emm.analyse.parquet import write_table
 
-    columns = ("step", "epoch", "loss", "lr", "seconds", "images_per_second")
-    frame = pd.DataFrame(list(rows), columns=list(columns), dtype=float)
+    frame = pd.DataFrame(list(rows), columns=list(METRICS), dtype=float)
     write_table(path, frame.astype({"step": "int64"}))
 
 
@@ -147,6 +160,7 @@ def _load_record(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError("not valid YAML") from error
-    if not isinstance(content, dict) or not {"run", "settings", "checkpoints"} <= set(content):
+    needed = {"run", "settings", "checkpoints", "made"}  # the last is written last
+    if not isinstance(content, dict) or not needed <= set(content) or not content["made"]:
         raise ValueError("not the record of a run")
     return content

@@ -1,0 +1,111 @@
+"""Complete settings of a run, and runs that cannot be."""
+
+import pytest
+
+from emm.errors import UserError
+from emm.resolve import fill, label_classes, resolve
+from emm.spec import DEFAULTS
+
+
+def resolved(**settings) -> dict:
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return resolve(DEFAULTS | {"data.size": 1000} | named, "mine.yaml: runs item 1")
+
+
+def test_what_follows_is_filled_in():
+    settings = resolved(data__size=None)
+    assert settings["data.size"] == 50000
+    assert settings["data.num_classes"] == 10
+    assert settings["labels.num_classes"] == 0
+    assert resolved(data__num_classes=5)["data.num_classes"] == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"labels.kind": "none"}, 0),
+        ({"labels.kind": "true"}, 10),
+        ({"labels.kind": "true", "labels.num_classes": 10}, 10),
+        ({"labels.kind": "true", "data.num_classes": 5}, 5),
+        ({"labels.kind": "unique"}, 1000),
+        ({"labels.kind": "unique", "labels.num_classes": 1000}, 1000),
+        ({"labels.kind": "random", "labels.num_classes": 1}, 1),
+        ({"labels.kind": "random", "labels.num_classes": 1000}, 1000),
+    ],
+)
+def test_label_classes(settings, expected):
+    named = {key.replace(".", "__"): value for key, value in settings.items()}
+    assert resolved(**named)["labels.num_classes"] == expected
+
+
+def test_a_folder_has_as_many_classes_as_it_has():
+    settings = {"data.dataset": "folder", "labels.kind": "true", "data.size": 10}
+    assert label_classes(DEFAULTS | settings) == 0
+    assert label_classes(DEFAULTS | settings | {"labels.num_classes": 3}) == 3
+
+
+def test_filling_leaves_what_only_the_files_tell():
+    settings = DEFAULTS | {"data.dataset": "folder"}
+    fill(settings)
+    assert settings["data.size"] is None
+    assert settings["data.num_classes"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"model.skip_mask": "111111111"}, {}),
+        ({"model.skip_mask": "1111", "model.channel_mult": (1, 2), "model.num_blocks": 1},
+         {"model.channel_mult": (1, 2), "model.num_blocks": 1}),
+        ({"data.num_classes": 10}, {}),
+        ({"data.size": None}, {"data.size": 50000}),
+    ],
+)  # fmt: skip
+def test_equal_runs_have_equal_settings(settings, same):
+    first, second = (
+        resolved(**{key.replace(".", "__"): value for key, value in part.items()})
+        for part in (settings, same)
+    )
+    assert first == second
+
+
+def test_the_optimum_has_no_training():
+    plain = resolved(model__arch="optimum")
+    trained = {"model__channels": 64, "model__skip_mask": "1", "train__lr": 1.0, "train__seed": 3}
+    changed = resolved(model__arch="optimum", train__epochs=5.0, eval__snapshots=3, **trained)
+    assert changed == plain
+    assert resolved(model__arch="optimum", eval__num_samples=5) != plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.dataset": "cifar"}, "data.dataset: no source 'cifar'; allowed: cifar10, digits"),
+        ({"data.size": 50001}, "data.size 50001: the source has only 50000 such images"),
+        ({"data.size": 20010, "data.num_classes": 2}, "the source has only 10000 such images"),
+        ({"data.dataset": "digits", "data.size": 1790, "data.resolution": 8},
+         "class 0, which has 178; at most 1740 images are balanced, null takes all 1797"),
+        ({"data.num_classes": 11}, "data.num_classes 11: the source has 10 classes"),
+        ({"data.resolution": 64}, "data.resolution 64: the images have 32 pixels"),
+        ({"data.resolution": 30}, "data.resolution: 30 px cannot be halved 2 times; use a multiple"),
+        ({"data.resolution": 2}, "2 px cannot be halved 2 times"),
+        ({"data.path": "x"}, "data.path: goes with data.dataset folder, and only with it"),
+        ({"data.dataset": "folder"}, "data.path: goes with data.dataset folder"),
+        ({"data.dataset": "folder", "data.path": "x", "data.size": None}, "data.size: needed"),
+        ({"data.dataset": "mondrian", "labels.kind": "true"}, "mondrian has no classes"),
+        ({"labels.num_classes": 3}, "labels.num_classes 3: none labels have 0"),
+        ({"labels.kind": "unique", "labels.num_classes": 3}, "3: unique labels have 1000"),
+        ({"labels.kind": "true", "labels.num_classes": 3}, "3: true labels have 10"),
+        ({"labels.kind": "random"}, "labels.num_classes 0: random labels have from 1 to"),
+        ({"labels.kind": "random", "labels.num_classes": 1001}, "from 1 to data.size = 1000"),
+        ({"model.skip_mask": "101"}, "'101' is not 9 characters 0 or 1, one per skip of 3 levels"),
+        ({"model.channels": 129}, "model.channels: 129 is not an even number of at least 4"),
+        ({"model.attention_levels": (4,)}, "level 4 does not exist; model.channel_mult has levels"),
+    ],
+)  # fmt: skip
+def test_runs_that_cannot_be(settings, message):
+    with pytest.raises(UserError) as caught:
+        resolved(**{key.replace(".", "__"): value for key, value in settings.items()})
+    assert str(caught.value).startswith("mine.yaml: runs item 1: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

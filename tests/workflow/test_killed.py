@@ -1,0 +1,56 @@
+"""A workflow that is killed outright in the middle of a training, and called again."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+
+TABLE = "results/tiny/tables/{}.parquet"
+TARGETS = [TABLE.format("memorization"), TABLE.format("emm")]
+
+pytestmark = pytest.mark.slow
+
+
+def test_results_after_a_kill_are_those_of_an_undisturbed_run(tiny, finished):
+    select = {"conditioning": {"labels.kind": "none", "data.size": 2000}}
+    tiny.configure(experiments=["conditioning"], select=select)
+    _kill_in_training(tiny)
+    assert not list(tiny.results.glob("runs/*/run.yaml"))
+
+    locked = tiny.run("snakemake", "--profile", "profiles/local", *TARGETS)
+    assert locked.returncode == 1
+    assert "--unlock" in locked.stdout
+    tiny.snakemake("--unlock")
+    tiny.snakemake("--rerun-incomplete", *TARGETS)
+    assert tiny.plan(*TARGETS).nothing
+
+    rows = pd.read_parquet(tiny.folder / TARGETS[0])
+    whole = pd.read_parquet(finished.folder / TARGETS[0])
+    same = whole[whole["evaluation"].isin(rows["evaluation"])].assign(experiments="conditioning")
+    assert len(rows) == 2
+    pd.testing.assert_frame_equal(rows, same.reset_index(drop=True), check_dtype=False)
+
+
+def _kill_in_training(project) -> None:
+    """Start the workflow and kill all its processes when the first of two checkpoints is there."""
+    with (project.folder / "out.log").open("w") as log:
+        process = subprocess.Popen(
+            ["snakemake", "--profile", "profiles/local", *TARGETS],
+            cwd=project.folder,
+            env=project.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(project.results.glob("runs/*/checkpoints/step-*.safetensors")):
+            assert process.poll() is None, (project.folder / "out.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,103 @@
+"""What a change makes the workflow do again: no more and no less than it concerns."""
+
+import pytest
+
+AGGREGATES = {"experiment_tables", "tables", "figure", "report", "all"}
+
+pytestmark = pytest.mark.slow
+
+
+def test_adding_a_run_plans_that_run(clone):
+    shown = {"labels.kind": ["none", "unique"], "data.size": [1000, 2000]}
+    data_size = {"data.size": [1000, 2000]}
+    added = [shown, {"labels.kind": "none", "data.size": 3000}]
+    clone.configure(select={"conditioning": added, "data_size": data_size})
+    plan = clone.plan()
+    counts = {rule: count for rule, count in plan.counts.items() if rule not in AGGREGATES}
+    assert counts == {"subset": 1, "train": 1, "sample": 1, "score": 1}
+    assert all("-n30-" in run for run in plan.runs("train"))
+
+
+def test_changing_a_setting_plans_the_runs_that_have_it(clone):
+    clone.edit("experiments/own.yaml", "data.size: 12", "data.size: 12\n  train.lr: 0.001")
+    plan = clone.plan()
+    counts = {rule: count for rule, count in plan.counts.items() if rule not in AGGREGATES}
+    assert counts == {"train": 1, "sample": 1, "score": 1}
+    assert all("-n12-" in run for run in plan.runs("train"))
+    assert plan.wildcards["experiment_tables"] == [{"experiment": "own"}]
+    assert plan.wildcards["figure"] == [{"figure": "own_curve"}]
+
+
+def test_text_of_rules_and_code_plan_nothing(clone):
+    clone.edit("workflow/rules/train.smk", "emm train \\", "emm   train \\")
+    with (clone.folder / "workflow/rules/score.smk").open("a") as stream:
+        stream.write("\n# A remark.\n")
+    for path in (clone.folder / "workflow" / "emm").rglob("*.py"):
+        path.write_text(path.read_text() + "\n# A remark.\n")
+    assert clone.plan().nothing
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"threads": 2}, {"cache": "elsewhere"}, {"set": {"train.device": "cpu"}}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_how_and_where_computes_nothing_dear(clone, changed):
+    clone.configure(**changed)
+    assert set(clone.plan().counts) <= AGGREGATES
+
+
+def test_more_cores_plan_nothing(clone):
+    assert clone.plan("--config", "threads=2", "cache=elsewhere").nothing
+
+
+def test_title_of_a_figure_plans_that_figure(clone):
+    path = "workflow/experiments/gu2023/conditioning.yaml"
+    clone.edit(path, "title: Unconditional, true and random labels", "title: Labels")
+    plan = clone.plan()
+    assert plan.wildcards["figure"] == [{"figure": "fig5a"}]
+    assert set(plan.counts) == {"figure", "report", "all"}
+
+
+def test_recipe_version_plans_all_trainings(clone):
+    clone.edit("workflow/emm/spec.py", "RECIPE_VERSION = 1 ", "RECIPE_VERSION = 2 ")
+    counts = clone.plan().counts
+    assert counts["train"] == 7
+    assert counts["sample"] == counts["score"] == 8
+    assert "data" not in counts
+    assert "subset" not in counts
+
+
+def test_deleted_figure_is_drawn_again(clone):
+    (clone.results / "figures" / "fig1c.pdf").unlink()
+    plan = clone.plan()
+    assert plan.wildcards["figure"] == [{"figure": "fig1c"}]
+    assert set(plan.counts) == {"figure", "report", "all"}
+
+
+def test_deleted_summary_is_sampled_again_not_trained(clone):
+    next(clone.results.glob("runs/*optimum*/*/summary.parquet")).unlink()
+    counts = clone.plan().counts
+    assert counts["sample"] == counts["score"] == 1
+    assert "train" not in counts
+
+
+def test_deleted_samples_and_subsets_plan_nothing(clone):
+    for path in (clone.results / "sources").iterdir():
+        path.unlink()
+    assert clone.plan().nothing
+
+
+def test_damaged_summary_is_one_line_that_names_it(clone):
+    path = next(clone.results.glob("runs/*optimum*/*/summary.parquet"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(content)
+    target = "results/tiny/tables/memorization.parquet"
+    done = clone.run("snakemake", "--profile", "profiles/local", target)
+    assert done.returncode == 1
+    log = (clone.results / "logs" / "tables.log").read_text().splitlines()
+    assert len(log) == 1, log
+    assert log[0].startswith("error: ")
+    assert str(path.relative_to(clone.folder)) in log[0]
+    assert log[0] in done.stdout
