@@ -354,7 +354,7 @@ def test_wrong_configs(config, message):
 
 @pytest.mark.parametrize("content", [None, [], "paper", 5])
 def test_a_config_is_keys_and_values(content):
-    with pytest.raises(UserError, match="^config: content: input should be a valid dictionary"):
+    with pytest.raises(UserError, match=r"^config: content: input should be a valid dictionary"):
         catalog.load(content)
 
 
@@ -421,7 +421,7 @@ def test_figures_have_one_name_each(tmp_path):
     text = f"{RUNS}figures: {{fig1a: {{plot: curve}}}}\n"
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="^experiment mine: figure fig1a is also in optimum$"):
+    with pytest.raises(UserError, match=r"^experiment mine: figure fig1a is also in optimum$"):
         catalog.load({"scale": "paper", "experiments": ["optimum", str(path)]})
     with pytest.raises(UserError, match="the key 'fig' stands twice"):
         mine(tmp_path, f"{RUNS}figures:\n  fig: {{plot: curve}}\n  fig: {{plot: grid}}\n")
@@ -442,7 +442,7 @@ def test_a_value_that_the_scale_does_not_know(tmp_path):
 
 def test_a_size_that_no_file_tells(tmp_path):
     text = "title: x\nrecipe: small\nruns: [{data.path: images}]"
-    with pytest.raises(UserError, match="runs item 1: data.size: needed for a source whose size"):
+    with pytest.raises(UserError, match=r"runs item 1: data.size: needed for a source whose size"):
         mine(tmp_path, text)
 
 

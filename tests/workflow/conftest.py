@@ -33,10 +33,11 @@ TINY = {
         "model.precond": {"to": "edm"},
         "train.lr": {"to": 2.0e-3},
         "train.batch_size": {"to": 10},
-        "train.epochs": {"factor": 0.002},
+        "train.epochs": {"factor": 0.0015},
         "train.warmup_epochs": {"to": 5},
         "train.ema": {"to": 0.98},
         "eval.num_samples": {"factor": 0.004},
+        "eval.steps": {"to": 8},
         "eval.snapshots": {"to": 2},
     },
 }
@@ -44,18 +45,18 @@ OWN = {
     "title": "Images of my own",
     "recipe": "small",
     "scaled": False,
-    "set": {"data.path": "images", "labels.kind": "true", "data.num_classes": 2},
-    "runs": [
-        {"data.size": 8, "train.epochs": 10, "eval.num_samples": 40},
-        {"data.size": 12, "train.epochs": 10, "eval.num_samples": 40},
-    ],
+    "set": {"data.path": "images", "labels.kind": "true", "data.num_classes": 2, "eval.steps": 8},
+    "runs": [{"data.size": 12, "train.epochs": 10, "eval.num_samples": 40}],
     "figures": {"own_curve": {"title": "Copies of my images", "plot": "curve", "emm": True}},
 }
 CONFIG = {
     "scale": "tiny",
     "experiments": ["conditioning", "data_size", "optimum", "experiments/own.yaml"],
     "select": {
-        "conditioning": {"labels.kind": ["none", "unique"], "data.size": [1000, 2000]},
+        "conditioning": [
+            {"labels.kind": "none", "data.size": [1000, 2000]},
+            {"labels.kind": "unique", "data.size": 1000},
+        ],
         "data_size": {"data.size": [1000, 2000]},
     },
 }

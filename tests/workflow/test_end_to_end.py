@@ -49,7 +49,7 @@ def test_a_row_per_checkpoint(finished):
     optimum = per_evaluation.index.str.contains("optimum")
     assert (per_evaluation[optimum] == 1).all()
     assert (per_evaluation[~optimum] == 2).all()
-    assert len(per_evaluation) == 8
+    assert len(per_evaluation) == 6
 
 
 def test_the_optimum_copies_and_a_short_training_does_not(finished):
@@ -118,14 +118,14 @@ def test_samples_are_gone_and_the_rest_stays(finished):
     assert not list(finished.results.glob("runs/*/*/samples*"))
     for pattern, count in {
         "sources/*.npz": 2,
-        "subsets/*.npz": 7,
-        "runs/*/run.yaml": 7,
-        "runs/*/metrics.parquet": 7,
-        "runs/*/*/scores.parquet": 8,
-        "runs/*/*/gallery.npz": 8,
-        "benchmarks/train/*.jsonl": 7,
-        "benchmarks/*/*/*.jsonl": 16,
-        "logs/train/*.log": 7,
+        "subsets/*.npz": 5,
+        "runs/*/run.yaml": 5,
+        "runs/*/metrics.parquet": 5,
+        "runs/*/*/scores.parquet": 6,
+        "runs/*/*/gallery.npz": 6,
+        "benchmarks/train/*.jsonl": 5,
+        "benchmarks/*/*/*.jsonl": 12,
+        "logs/train/*.log": 5,
     }.items():
         assert len(list(finished.results.glob(pattern))) == count, pattern
     assert not list(finished.results.rglob("*.tmp"))
@@ -133,7 +133,7 @@ def test_samples_are_gone_and_the_rest_stays(finished):
 
 def test_classes_of_the_users_images(finished):
     rows = table(finished, "own/memorization")
-    assert set(rows["data.size"]) == {8, 12}
+    assert set(rows["data.size"]) == {12}
     assert set(rows["labels.num_classes"]) == {2}
     assert set(rows["data.path"]) == {"images"}
 
@@ -153,16 +153,17 @@ def test_summary(finished):
 
 def test_list_of_runs(finished):
     listed = json.loads(finished.run("emm", "runs", "--json").stdout)
-    assert len(listed) == 7
+    assert len(listed) == 5
     assert {run["state"] for run in listed} == {"done"}
     assert all(run["results"] for run in listed)
-    assert "7 runs: 7 done" in finished.run("emm", "runs").stdout
+    assert "5 runs: 5 done" in finished.run("emm", "runs").stdout
 
 
-def test_an_experiment_without_figures_gives_tables(tiny):
-    own = {"title": "Optimum", "recipe": "optimum", "runs": [{"data.size": 1000}]}
-    tiny.write("bare.yaml", own)
-    tiny.configure(experiments=["bare.yaml"], select={})
-    tiny.snakemake()
-    assert len(table(tiny, "memorization")) == 1
-    assert (tiny.results / "report.zip").exists()
+def test_an_experiment_without_figures_shares_runs_and_gives_tables(clone):
+    shared = {"data.size": 50000, "eval.num_samples": 50000}
+    clone.write("bare.yaml", {"title": "Optimum", "recipe": "optimum", "runs": [shared]})
+    clone.configure(experiments=["bare.yaml"], select={})
+    assert set(clone.plan().counts) == {"tables", "report", "all"}
+    clone.snakemake()
+    assert len(table(clone, "memorization")) == 1
+    assert table(clone, "memorization")["experiments"].tolist() == ["bare"]

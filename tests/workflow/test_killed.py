@@ -31,7 +31,12 @@ def test_results_after_a_kill_are_those_of_an_undisturbed_run(tiny, finished):
     whole = pd.read_parquet(finished.folder / TARGETS[0])
     same = whole[whole["evaluation"].isin(rows["evaluation"])].assign(experiments="conditioning")
     assert len(rows) == 2
-    pd.testing.assert_frame_equal(rows, same.reset_index(drop=True), check_dtype=False)
+    pd.testing.assert_frame_equal(_filled(rows), _filled(same), check_dtype=False)
+
+
+def _filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the columns that are empty, whose type depends on other rows."""
+    return rows.dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def _kill_in_training(project) -> None:

@@ -8,10 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_adding_a_run_plans_that_run(clone):
-    shown = {"labels.kind": ["none", "unique"], "data.size": [1000, 2000]}
-    data_size = {"data.size": [1000, 2000]}
-    added = [shown, {"labels.kind": "none", "data.size": 3000}]
-    clone.configure(select={"conditioning": added, "data_size": data_size})
+    clone.edit("config.yaml", "- 2000\n  - labels.kind", "- 2000\n    - 3000\n  - labels.kind")
     plan = clone.plan()
     counts = {rule: count for rule, count in plan.counts.items() if rule not in AGGREGATES}
     assert counts == {"subset": 1, "train": 1, "sample": 1, "score": 1}
@@ -62,8 +59,8 @@ def test_title_of_a_figure_plans_that_figure(clone):
 def test_recipe_version_plans_all_trainings(clone):
     clone.edit("workflow/emm/spec.py", "RECIPE_VERSION = 1 ", "RECIPE_VERSION = 2 ")
     counts = clone.plan().counts
-    assert counts["train"] == 7
-    assert counts["sample"] == counts["score"] == 8
+    assert counts["train"] == 5
+    assert counts["sample"] == counts["score"] == 6
     assert "data" not in counts
     assert "subset" not in counts
 
@@ -75,14 +72,16 @@ def test_deleted_figure_is_drawn_again(clone):
     assert set(plan.counts) == {"figure", "report", "all"}
 
 
-def test_deleted_summary_is_sampled_again_not_trained(clone):
-    next(clone.results.glob("runs/*optimum*/*/summary.parquet")).unlink()
+def test_missing_summary_is_sampled_again_not_trained(clone):
+    for pattern in ("figures/fig1a.*", "tables/optimum/*", "runs/*optimum*/*/summary.parquet"):
+        for path in clone.results.glob(pattern):
+            path.unlink()
     counts = clone.plan().counts
     assert counts["sample"] == counts["score"] == 1
     assert "train" not in counts
 
 
-def test_deleted_samples_and_subsets_plan_nothing(clone):
+def test_deleted_sources_plan_nothing(clone):
     for path in (clone.results / "sources").iterdir():
         path.unlink()
     assert clone.plan().nothing

@@ -251,19 +251,17 @@ def summary(
     experiments: str | None = None,
 ) -> None:
     """Print the memorization ratios and the EMM of every series, and where the figures are."""
-    from rich.console import Console
-
     from emm.analyse.parquet import read_table
     from emm.analyse.summary import print_summary
+    from emm.listing import console
 
     catalog = config_from(config, scale, experiments)
     folder = catalog.root / "tables"
-    console = Console()
     rows = read_table(folder / "memorization.parquet")
-    print_summary(rows, read_table(folder / "emm.parquet"), console)
+    print_summary(rows, read_table(folder / "emm.parquet"), console())
     for name in catalog.figures:
-        console.print(f"{name:24s} {catalog.root}/figures/{name}.png", highlight=False)
-    console.print(f"{'report':24s} {catalog.root}/report.zip", highlight=False)
+        print(f"{name:24s} {catalog.root}/figures/{name}.png")
+    print(f"{'report':24s} {catalog.root}/report.zip")
 
 
 @app.command()

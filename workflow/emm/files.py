@@ -36,7 +36,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         if error.errno in DISK_FULL:
-            message = f"{path}: {error.strerror}; free some space and run the same command again"
+            reason = os.strerror(error.errno)
+            message = f"{path}: {reason}; free some space and run the same command again"
             raise Interrupted(message) from error
         if error.errno in FORBIDDEN:
             raise UserError(f"{path}: cannot be written ({os.strerror(error.errno)})") from error

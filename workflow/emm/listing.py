@@ -69,7 +69,7 @@ def print_runs(rows: list[dict[str, Any]]) -> None:
         best = f"{100 * max(ratios):.1f} %" if ratios else "-"
         experiments = ", ".join(row["experiments"])
         table.add_row(row["id"], row["state"], experiments, f"{row['epochs']:g}", best)
-    Console().print(table)
+    console().print(table)
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(s)} {s}" for s in (DONE, RESUMABLE, MISSING))
     print(f"{len(rows)} runs: {counts}")
@@ -137,7 +137,7 @@ def print_network(facts: Mapping[str, Any]) -> None:
         kind = f"{row['kind']}, attention" if row["attention"] else row["kind"]
         shape = "x".join(str(part) for part in row["shape"])
         table.add_row(row["name"], kind, shape, f"{row['parameters']:,}")
-    Console().print(table)
+    console().print(table)
     print(
         f"{facts['recipe']}: {facts['parameters']:,} parameters, "
         f"{facts['forward_gflop']:.3f} GFLOP per image forward, "
@@ -154,4 +154,10 @@ def print_settings() -> None:
         for key, inner in field.annotation.model_fields.items():
             default = DEFAULTS[f"{group}.{key}"]
             table.add_row(f"{group}.{key}", str(default), inner.description)
-    Console().print(table)
+    console().print(table)
+
+
+def console() -> Console:
+    """Standard output; files and pipes get whole lines, of whatever width."""
+    output = Console()
+    return output if output.is_terminal else Console(width=1000)

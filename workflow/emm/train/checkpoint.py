@@ -14,12 +14,14 @@ from torch import Tensor
 from emm.errors import UserError
 from emm.files import atomic_path
 
+SEAL = "emm"  # of the header: one entry, since the format writes several in a random order
+
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON-like metadata atomically, with a SHA-256 over both."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = json.dumps(metadata, sort_keys=True)
-    header = {"content": content, "sha256": _checksum(plain, content)}
+    header = {SEAL: f"{_checksum(plain, content)} {content}"}
     with atomic_path(path) as temporary:
         temporary.write_bytes(serialise(plain, header))  # its own writer hides a full disk
 
@@ -34,8 +36,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run again") from error
-    content = header.get("content", "")
-    if header.get("sha256") != _checksum(tensors, content):
+    checksum, _, content = header.get(SEAL, "").partition(" ")
+    if checksum != _checksum(tensors, content):
         raise UserError(f"{path}: damaged (checksum differs); delete it and run again")
     return tensors, json.loads(content)
 
