@@ -456,10 +456,9 @@ def test_everything_has_a_default():
 def test_planning_is_fast_and_light():
     code = f"""
 import sys, time
-start = time.perf_counter()
 from emm import catalog
 catalog.load({PAPER!r})
-print(time.perf_counter() - start)
+print(time.process_time())
 print([name for name in ("torch", "pandas", "numpy", "pyarrow") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emm.errors import UserError
@@ -108,6 +108,7 @@ axes = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(axes)
 def test_an_item_has_as_many_runs_as_the_product_of_its_lists(item):
     runs = list(expand(item))

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from emm import ids, spec
@@ -159,6 +160,7 @@ def test_a_raised_recipe_version_changes_all_run_ids(monkeypatch):
 choices = st.fixed_dictionaries({}, optional={k: st.just(v) for k, v in OTHER_VALUES.items()})
 
 
+@run_with(deadline=None)
 @given(choices, choices, st.randoms())
 def test_ids_say_whether_runs_are_the_same(one, other, random):
     first, second = SIZED | one, SIZED | other
@@ -169,6 +171,7 @@ def test_ids_say_whether_runs_are_the_same(one, other, random):
     assert subset_id(dict(shuffled)) == subset_id(first)
 
 
+@run_with(deadline=None)
 @given(choices)
 def test_ids_are_file_names(settings):
     for name in (run_id(SIZED | settings), subset_id(SIZED | settings)):

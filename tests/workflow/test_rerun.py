@@ -56,6 +56,11 @@ def test_title_of_a_figure_plans_that_figure(clone):
     assert set(plan.counts) == {"figure", "report", "all"}
 
 
+def test_targets_by_name_leave_shared_runs_alone(clone):
+    targets = {"fig1c", "fig5a", "own_curve"}
+    assert set(clone.plan(*targets).counts) <= targets
+
+
 def test_recipe_version_plans_all_trainings(clone):
     clone.edit("workflow/emm/spec.py", "RECIPE_VERSION = 1 ", "RECIPE_VERSION = 2 ")
     counts = clone.plan().counts

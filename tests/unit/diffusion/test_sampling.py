@@ -203,21 +203,38 @@ def test_samples_of_all_checkpoints(trained, tmp_path):
     assert len(list(output.iterdir())) == 3
 
 
+def copied_run(trained, tmp_path) -> Path:
+    """A copy of the trained run that a test may break."""
+    record = tmp_path / "run.yaml"
+    record.write_bytes(trained[0].read_bytes())
+    (tmp_path / "checkpoints").mkdir()
+    for path in (trained[0].parent / "checkpoints").iterdir():
+        (tmp_path / "checkpoints" / path.name).write_bytes(path.read_bytes())
+    return record
+
+
 def test_samples_are_those_of_the_ema_weights(trained, tmp_path):
-    sample_run(*trained, evaluation(eval__steps=18, train__ema=0.9), tmp_path / "samples")
+    """Of the rate that is asked for, without dropout."""
+    record = copied_run(trained, tmp_path)
+    path = tmp_path / "checkpoints" / "step-00000006.safetensors"
+    tensors, metadata = checkpoint.load(path)
+    generator = torch.Generator().manual_seed(2)
+    moved = {k: t + 0.3 * torch.randn(t.shape, generator=generator) for k, t in tensors.items()}
+    checkpoint.save(path, moved, metadata)
+    chosen = evaluation(eval__steps=18, train__ema=0.9)
+    sample_run(record, trained[1], chosen, tmp_path / "samples")
     found = read_arrays(tmp_path / "samples" / "step-00000006.npz")
-    recipe = recipe_of(eval__steps=18)
-    subset = digits(6, label_kind="true")
-    tensors, _ = checkpoint.load(trained[0].parent / "checkpoints" / "step-00000006.safetensors")
+    recipe, subset = recipe_of(eval__steps=18), digits(6, label_kind="true")
     denoiser = build_denoiser(recipe, subset, CPU).eval()
     with torch.no_grad():
         for name, weight in denoiser.network.named_parameters():
-            weight.copy_(tensors[f"ema-0.9.{name}"])
+            weight.copy_(moved[f"ema-0.9.{name}"])
     noise, labels = draw_inputs(recipe, subset)
     np.testing.assert_array_equal(found["labels"], labels)
-    np.testing.assert_array_equal(
-        found["images"], sample(denoiser, noise, labels, recipe, CPU, 256)
-    )
+    expected = sample(denoiser, noise, labels, recipe, CPU, 256)
+    np.testing.assert_array_equal(found["images"], expected)
+    dropping = sample(denoiser.train(), noise, labels, recipe, CPU, 256)
+    assert (dropping != expected).any()
 
 
 def test_an_interrupted_call_goes_on_where_it_was(trained, tmp_path, monkeypatch):
@@ -266,16 +283,6 @@ def test_damaged_partial_files_are_sampled_again(trained, tmp_path, content):
     sample_run(*trained, evaluation(), tmp_path / "samples")
     expected = (tmp_path / "expected" / path.name).read_bytes()
     assert (tmp_path / "samples" / path.name).read_bytes() == expected
-
-
-def copied_run(trained, tmp_path) -> Path:
-    """A copy of the trained run that a test may break."""
-    record = tmp_path / "run.yaml"
-    record.write_bytes(trained[0].read_bytes())
-    (tmp_path / "checkpoints").mkdir()
-    for path in (trained[0].parent / "checkpoints").iterdir():
-        (tmp_path / "checkpoints" / path.name).write_bytes(path.read_bytes())
-    return record
 
 
 def test_a_retrained_run_is_sampled_anew(trained, tmp_path):

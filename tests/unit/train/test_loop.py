@@ -487,6 +487,22 @@ def test_low_precision_is_near_full_precision(tmp_path, case, precision):
     assert runs[precision].flat.values.dtype == torch.float32
 
 
+def test_fp16_scales_the_loss_for_the_backward_pass_alone(tmp_path, case, monkeypatch):
+    """Small gradients survive in fp16; the optimiser sees them unscaled."""
+    inside, outside = [], []
+    monkeypatch.setattr(loop.Adam, "step", lambda self, gradient, lr: outside.append(gradient))
+    for precision in ("fp32", "fp16"):
+        tiny = case(1, train__precision=precision)
+        denoiser = build_denoiser(tiny.recipe, tiny.subset, CPU)
+        denoiser.network.head_conv.register_full_backward_hook(
+            lambda layer, given, gradient: inside.append(gradient[0].float())
+        )
+        images, labels = as_tensors(tiny.subset, CPU)
+        loop.train(denoiser, images, labels, tiny.plan, tmp_path / precision)
+    torch.testing.assert_close(inside[1], 100 * inside[0], rtol=0.01, atol=0.01)
+    assert (outside[1] - outside[0]).norm() < 0.01 * outside[0].norm()
+
+
 def test_networks_with_fixed_buffers_keep_them(tmp_path, case):
     tiny = case(2, model__time_embedding="fourier")
     tiny.run(tmp_path)

@@ -160,7 +160,9 @@ def _load_record(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError("not valid YAML") from error
-    needed = {"run", "settings", "checkpoints", "made"}  # the last is written last
-    if not isinstance(content, dict) or not needed <= set(content) or not content["made"]:
+    if not isinstance(content, dict) or not {"run", "settings", "checkpoints"} <= set(content):
         raise ValueError("not the record of a run")
+    made = content.get("made")
+    if not isinstance(made, dict) or "memory_mb" not in made:  # what is written last
+        raise ValueError("the record of a run is cut off")
     return content
