@@ -7,6 +7,7 @@
 # without CUDA, which are ten times smaller.
 PYTHON ?= python3
 TORCH_INDEX ?=
+GPUS := $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .PHONY: demo setup test test-gpu lint format schemas clean
 
 demo: .venv/ready
-	snakemake --profile profiles/local --quiet rules
+	snakemake --profile profiles/local --quiet rules --resources gpu=$(GPUS)
 	@emm summary
 
 setup: .venv/ready

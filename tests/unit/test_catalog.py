@@ -247,7 +247,7 @@ experiments: {two: {data.size: {to: 7}}}
 
 
 def selected(tmp_path: Path, selection: object, text: str = RUNS, scale: str = "paper") -> list:
-    return sizes(mine(tmp_path, text, select={"mine": selection}, scale=scale))
+    return sizes(mine(tmp_path, text, select={scale: {"mine": selection}}, scale=scale))
 
 
 def test_selection_of_runs(tmp_path):
@@ -268,7 +268,10 @@ def test_selection_by_published_or_scaled_values(tmp_path):
 
 
 def test_selections_of_other_experiments_have_no_effect(tmp_path):
-    assert sizes(mine(tmp_path, RUNS, select={"conditioning": {"data.size": 1000}})) == [10, 20]
+    assert sizes(mine(tmp_path, RUNS, select={"paper": {"conditioning": {"data.size": 1000}}})) == [
+        10,
+        20,
+    ]
 
 
 FIGURES = f"""{RUNS}figures:
@@ -289,7 +292,7 @@ def test_figures_show_the_rows_that_pass_their_filter(tmp_path):
 
 
 def test_figures_without_a_selected_run_are_left_out(tmp_path):
-    found = mine(tmp_path, FIGURES, select={"mine": {"data.size": 20}})
+    found = mine(tmp_path, FIGURES, select={"paper": {"mine": {"data.size": 20}}})
     assert set(found.figures) == {"both", "list"}
 
 
@@ -323,6 +326,11 @@ def test_a_parsed_config_is_taken_as_it_is():
     assert catalog.load(config).config is config
 
 
+def select(experiments: dict) -> dict:
+    """A config that selects runs of experiments at the quick scale."""
+    return {"scale": "quick", "select": {"quick": experiments}}
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -337,10 +345,17 @@ def test_a_parsed_config_is_taken_as_it_is():
         ({"set": {"train.lr": "1e-4"}}, "config: set: train.lr: input should be a valid number"),
         ({"set": 5}, "config: set: input should be a valid dictionary, not 5"),
         ({"set": {"data.size": 60000}}, "runs item 1: data.size 60000: the source has only 50000"),
-        ({"select": {"conditionin": {}}}, "config: select: no experiment 'conditionin'; did you"),
-        ({"select": {"optimum": {"data.sise": 5}}}, "config: select: optimum: unknown setting"),
-        ({"select": {"optimum": {"data.size": "5"}}}, "config: select: optimum: data.size: input"),
-        ({"select": {"optimum": {"data.size": 5}}}, "config: `select` leaves no run of the sel"),
+        (
+            select({"conditionin": {}}),
+            "config: select: quick: no experiment 'conditionin'; did you",
+        ),
+        ({"select": {"quik": {}}}, "config: select: no scale 'quik'; allowed: paper, quick"),
+        (select({"optimum": {"data.sise": 5}}), "config: select: quick: optimum: unknown setting"),
+        (
+            select({"optimum": {"data.size": "5"}}),
+            "config: select: quick: optimum: data.size: input",
+        ),
+        (select({"optimum": {"data.size": 5}}), "config: select: quick: optimum: leaves no run"),
         ({"select": 5}, "config: select: input should be a valid dictionary, not 5"),
         ({"threads": 0}, "config: threads: input should be greater than or equal to 1, not 0"),
     ],

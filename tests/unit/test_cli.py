@@ -44,6 +44,9 @@ figures:
 """
 
 
+COLOURS = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+
+
 class Result(NamedTuple):
     """What a command left: exit code and what it printed."""
 
@@ -218,7 +221,7 @@ def test_tables_figures_and_summary(emm, made, tmp_path):
         "tables", "--config", made.config, "--memorization", tables / "memorization.parquet",
         "--emm", tables / "emm.parquet",
     ).code == 2  # fmt: skip
-    one = json.dumps(json.loads(made.config) | {"select": {"mine": {"data.size": 10}}})
+    one = json.dumps(json.loads(made.config) | {"select": {"paper": {"mine": {"data.size": 10}}}})
     words = ["--memorization", tables / "memorization.parquet", "--emm", tables / "emm.parquet"]
     assert emm("tables", "--config", one, *words).code == 0
     assert list(read_table(made.table)["experiments"]) == ["mine"]
@@ -376,7 +379,7 @@ def bad_scores() -> dict[str, tuple[Callable[[Path], object], Callable[[Path], o
         "missing samples": (lambda f: f / "none", training, "none: no such file or folder"),
         "missing training": (good, lambda f: f / "none.npz", "none.npz: no such file or folder"),
         "shapes": (good, array("t.npy", np.zeros((2, 3, 3, 1), np.uint8)), "sizes must agree"),
-        "channels": (good, array("t.npy", np.zeros((2, 2, 2, 3), np.uint8)), "sizes must agree"),
+        "channels": (good, array("t.npy", COLOURS), "sizes must agree"),
         "one image": (good, array("t.npy", grey(5)), "two"),
         "all the same": (good, array("t.npy", grey(5, 5, 5)), "are the same: two must differ"),
         "floats": (array("s.npy", np.zeros((2, 2, 2, 1))), training, "float64, need uint8"),
@@ -386,6 +389,15 @@ def bad_scores() -> dict[str, tuple[Callable[[Path], object], Callable[[Path], o
         "empty folder": (folder_of([]), training, "no images in this folder"),
         "images of two sizes": (folder_of(two_sizes), training, "images differ in size"),
     }
+
+
+def test_grey_images_saved_as_rgb_are_grey(emm, tmp_path):
+    grey = np.array([10, 200, 90], np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
+    np.save(tmp_path / "training.npy", grey)
+    np.save(tmp_path / "samples.npy", np.repeat(grey, 3, axis=3))
+    words = ["--samples", tmp_path / "samples.npy", "--training", tmp_path / "training.npy"]
+    result = emm("score", *words, "--output", tmp_path / "scores.parquet")
+    assert json.loads(result.out)["n_memorized"] == 3
 
 
 @pytest.mark.parametrize("name", bad_scores())
@@ -533,7 +545,7 @@ def test_a_damaged_checkpoint(fails, project):
 
 def test_checkpoints_that_were_not_kept(fails, made):
     message = fails(*sample(made, "--set=eval.snapshots=2"))
-    assert message.endswith("has no checkpoint at step 4; train the run again")
+    assert message.endswith("has no checkpoint at step 4; there are 8")
     message = fails(*sample(made, "--set=train.ema=0.9"))
     assert message.endswith("has EMA rates [0.99929], not 0.9; train the run again")
 

@@ -61,8 +61,11 @@ RUNS = {"title": "x", "runs": [{"data.size": [1, 2]}]}
     [
         ("config", {}),
         ("config", {"experiments": "all"}),
-        ("config", {"select": {"mine": {"data.size": 5}}}),
-        ("config", {"select": {"mine": [{"data.size": 5}, {"data.size": [6]}], "other": None}}),
+        ("config", {"select": {"quick": {"mine": {"data.size": 5}}}}),
+        (
+            "config",
+            {"select": {"quick": {"mine": [{"data.size": 5}, {"data.size": [6]}], "other": None}}},
+        ),
         ("experiment", RUNS),
         ("experiment", {**RUNS, "figures": {"a": {"plot": "curve", "where": {"data.size": 5}}}}),
         ("recipes", {"mine": {"data": {"path": None}, "eval": {"snapshots": 5}}}),

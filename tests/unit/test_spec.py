@@ -284,7 +284,8 @@ def test_experiments_of_a_config_may_be_one_text(text, words):
     ],
 )
 def test_a_selection_is_one_mapping_or_several(content, items):
-    assert parse(Config, {"select": {"mine": content}}, "config").select == {"mine": items}
+    selected = parse(Config, {"select": {"quick": {"mine": content}}}, "config").select
+    assert selected == {"quick": {"mine": items}}
 
 
 def values_of(annotation: object) -> st.SearchStrategy:

@@ -53,11 +53,13 @@ CONFIG = {
     "scale": "tiny",
     "experiments": ["conditioning", "data_size", "optimum", "experiments/own.yaml"],
     "select": {
-        "conditioning": [
-            {"labels.kind": "none", "data.size": [1000, 2000]},
-            {"labels.kind": "unique", "data.size": 1000},
-        ],
-        "data_size": {"data.size": [1000, 2000]},
+        "tiny": {
+            "conditioning": [
+                {"labels.kind": "none", "data.size": [1000, 2000]},
+                {"labels.kind": "unique", "data.size": 1000},
+            ],
+            "data_size": {"data.size": [1000, 2000]},
+        },
     },
 }
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def test_results_after_a_kill_are_those_of_an_undisturbed_run(tiny, finished):
     select = {"conditioning": {"labels.kind": "none", "data.size": 2000}}
-    tiny.configure(experiments=["conditioning"], select=select)
+    tiny.configure(experiments=["conditioning"], select={"tiny": select})
     _kill_in_training(tiny)
     assert not list(tiny.results.glob("runs/*/run.yaml"))
 

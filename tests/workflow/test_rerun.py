@@ -1,6 +1,9 @@
 """What a change makes the workflow do again: no more and no less than it concerns."""
 
+import shutil
+
 import pytest
+import yaml
 
 AGGREGATES = {"experiment_tables", "tables", "figure", "report", "all"}
 
@@ -8,7 +11,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_adding_a_run_plans_that_run(clone):
-    clone.edit("config.yaml", "- 2000\n  - labels.kind", "- 2000\n    - 3000\n  - labels.kind")
+    config = yaml.safe_load((clone.folder / "config.yaml").read_text())
+    config["select"]["tiny"]["conditioning"].append({"labels.kind": "none", "data.size": 3000})
+    clone.write("config.yaml", config)
     plan = clone.plan()
     counts = {rule: count for rule, count in plan.counts.items() if rule not in AGGREGATES}
     assert counts == {"subset": 1, "train": 1, "sample": 1, "score": 1}
@@ -59,6 +64,19 @@ def test_title_of_a_figure_plans_that_figure(clone):
 def test_targets_by_name_leave_shared_runs_alone(clone):
     targets = {"fig1c", "fig5a", "own_curve"}
     assert set(clone.plan(*targets).counts) <= targets
+
+
+def test_fewer_experiments_sample_nothing_again(clone):
+    counts = clone.plan("--config", "experiments=conditioning").counts
+    assert not {"data", "subset", "sample", "score"} & set(counts)
+
+
+def test_another_image_of_the_user_plans_the_runs_on_them(clone):
+    shutil.copy2(clone.folder / "images/cat/0.png", clone.folder / "images/cat/new.png")
+    plan = clone.plan()
+    counts = {rule: count for rule, count in plan.counts.items() if rule not in AGGREGATES}
+    assert counts == {"data": 1, "subset": 1, "train": 1, "sample": 1, "score": 1}
+    assert plan.wildcards["figure"] == [{"figure": "own_curve"}]
 
 
 def test_recipe_version_plans_all_trainings(clone):

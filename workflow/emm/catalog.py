@@ -19,6 +19,7 @@ from emm.expansion import (
     load_experiment,
     load_recipes,
     load_scale,
+    scale_path,
     shipped_experiments,
     transform,
     values_of,
@@ -93,6 +94,11 @@ class Run:
     def snapshots(self) -> list[int]:
         """Steps whose EMA weights are kept."""
         return sorted({step for e in self.evaluations.values() for step in e.steps})
+
+    @property
+    def is_optimum(self) -> bool:
+        """Whether the run is the closed-form optimum, which needs no training."""
+        return self.settings["model.arch"] == "optimum"
 
     @cached_property
     def subset_id(self) -> str:
@@ -208,7 +214,10 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
 def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:
     """Refuse selections and rules for experiments that do not exist, and such forced settings."""
     known = {**shipped_experiments(workflow), **files}
-    named = {"config: select": config.select, f"scale {config.scale}": scale.experiments}
+    named = {f"scale {config.scale}": scale.experiments}
+    for name, names in config.select.items():
+        scale_path(name, "config: select", workflow)
+        named[f"config: select: {name}"] = names
     for where, names in named.items():
         for name in names:
             if name not in known:
@@ -236,11 +245,12 @@ def _rows(
             yield Row(name, published, settings, evaluation.run_id, evaluation.id)
 
 
-def _selected(rows: Iterable[Row], config: Config) -> list[Row]:
+def _selected(rows: list[Row], config: Config) -> list[Row]:
     """Rows that the config keeps, each by its experiment's entry in `select`."""
+    where = f"config: select: {config.scale}"
     selections = {
-        name: [_filter(wanted, f"config: select: {name}") for wanted in alternatives]
-        for name, alternatives in config.select.items()
+        name: [_filter(wanted, f"{where}: {name}") for wanted in alternatives]
+        for name, alternatives in config.select.get(config.scale, {}).items()
         if alternatives
     }
     kept = []
@@ -248,8 +258,8 @@ def _selected(rows: Iterable[Row], config: Config) -> list[Row]:
         alternatives = selections.get(row.experiment)
         if alternatives is None or any(_selects(wanted, row) for wanted in alternatives):
             kept.append(row)
-    if not kept:
-        raise UserError("config: `select` leaves no run of the selected experiments")
+    for name in {row.experiment for row in rows} - {row.experiment for row in kept}:
+        raise UserError(f"{where}: {name}: leaves no run of the experiment")
     return kept
 
 

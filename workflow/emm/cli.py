@@ -195,7 +195,14 @@ def score(
     """Find the two nearest training images of each sample, exactly, and count the copies."""
     _limit_threads(threads)
     from emm.score.runs import is_run, score_run
-    from emm.score.stage import ScoreTable, load_images, score_arrays, summary_rows, write_scores
+    from emm.score.stage import (
+        ScoreTable,
+        load_images,
+        same_channels,
+        score_arrays,
+        summary_rows,
+        write_scores,
+    )
 
     if is_run(samples):
         score_run(
@@ -208,7 +215,8 @@ def score(
             duplicates=duplicates,
         )
         return
-    result = score_arrays(load_images(samples), load_images(training), duplicates)
+    images = same_channels(load_images(samples), load_images(training))
+    result = score_arrays(*images, duplicates)
     table = ScoreTable(0.0, 0, 0.0, result)
     write_scores(output, [table], run="", evaluation="")
     row = summary_rows([table])[0]

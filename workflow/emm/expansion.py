@@ -32,13 +32,18 @@ def load_recipes(workflow: Path = WORKFLOW) -> dict[str, dict[str, Any]]:
     return recipes
 
 
-def load_scale(name: str, workflow: Path = WORKFLOW) -> Scale:
-    """A scale by name; unknown names are a UserError with the known ones."""
+def scale_path(name: str, where: str, workflow: Path = WORKFLOW) -> Path:
+    """File of a scale; unknown names are a UserError with the known ones."""
     folder = workflow / "scales"
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in names:
-        raise UserError(f"config: scale: no scale {name!r}; allowed: {', '.join(names)}")
-    path = folder / f"{name}.yaml"
+        raise UserError(f"{where}: no scale {name!r}; allowed: {', '.join(names)}")
+    return folder / f"{name}.yaml"
+
+
+def load_scale(name: str, workflow: Path = WORKFLOW) -> Scale:
+    """A scale by name, validated."""
+    path = scale_path(name, "config: scale", workflow)
     scale = parse(Scale, load_yaml(path), str(path))
     for rules in (scale.rules, *scale.experiments.values()):
         for key in rules:

@@ -76,7 +76,23 @@ def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
         training = (key for key in DEFAULTS if key.startswith(("model.", "train.")))
         settings |= {key: DEFAULTS[key] for key in training if key != "model.arch"}
         settings |= {"eval.snapshots": DEFAULTS["eval.snapshots"]}
+    for key, has_effect in _optional(settings).items():
+        settings[key] = settings[key] if has_effect else DEFAULTS[key]
     levels = len(settings["model.channel_mult"])
     if settings["model.skip_mask"] == "1" * (levels * (settings["model.num_blocks"] + 1)):
         settings["model.skip_mask"] = "all"
     return settings
+
+
+def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
+    """Settings that only some runs heed, and whether this one does."""
+    mondrian = settings["data.dataset"] == "mondrian"
+    generated = source_info(settings["data.dataset"]).generated
+    return {
+        "data.seed": generated or settings["data.selection"] == "random",
+        "data.cross_width": mondrian,
+        "data.cross_position": mondrian,
+        "data.cross_margin": mondrian and settings["data.cross_position"] == "random",
+        "labels.seed": settings["labels.kind"] == "random",
+        "model.fourier_scale": settings["model.time_embedding"] == "fourier",
+    }

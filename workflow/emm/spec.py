@@ -228,10 +228,10 @@ class Config(Settings):
         min_length=1,
         description="all, a folder of workflow/experiments, names, or .yaml files",
     )
-    select: dict[str, Selection] = Field(
+    select: dict[str, dict[str, Selection]] = Field(
         {},
-        description="By experiment: keep only runs with these values; a list keeps what any of its "
-        "items allows",
+        description="By scale and experiment: keep only runs with these values; a list keeps what "
+        "any of its items allows",
     )
     set: dict[str, Any] = Field({}, description="Settings forced on every run")
     results: str = Field("results", description="Folder for everything the workflow writes")

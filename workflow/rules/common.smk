@@ -43,6 +43,15 @@ def options(settings):
     return [option(key, value) for key, value in settings.items()]
 
 
+def folders(wildcards):
+    """A folder of images and its sub-folders, whose times tell that images came or went."""
+    settings = CATALOG.sources[wildcards.source].settings
+    path = Path(settings["data.path"] or "")
+    if settings["data.dataset"] != "folder" or not path.exists():
+        return []
+    return [path, *(entry for entry in sorted(path.glob("*/")) if entry.is_dir())]
+
+
 def summaries(wildcards):
     """Summaries of all evaluations of an experiment."""
     rows = (row for row in CATALOG.rows if row.experiment == wildcards.experiment)

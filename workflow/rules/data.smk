@@ -3,6 +3,8 @@
 
 
 rule data:
+    input:
+        folders,
     output:
         f"{ROOT}/sources/{{source}}.npz",
     log:

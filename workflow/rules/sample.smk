@@ -4,7 +4,8 @@
 
 rule sample:
     input:
-        record=f"{RUN}/run.yaml",
+        # A longer training writes the record again, and the checkpoints sampled here stay the same.
+        record=ancient(f"{RUN}/run.yaml"),
         subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
     output:
         temp(directory(f"{EVALUATION}/samples")),

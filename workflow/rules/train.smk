@@ -16,7 +16,7 @@ rule train:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=lambda w: int(not RUNS[w.run].is_optimum),  # nothing is trained
         mem_mb=8000,
         runtime=1440,
     params:

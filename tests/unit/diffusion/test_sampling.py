@@ -304,7 +304,7 @@ def test_a_retrained_run_is_sampled_anew(trained, tmp_path):
 
 
 def test_missing_checkpoint(trained, tmp_path):
-    with pytest.raises(UserError, match=r"has no checkpoint at step 2; train the run again"):
+    with pytest.raises(UserError, match=r"has no checkpoint at step 2; there are"):
         sample_run(*trained, evaluation(eval__snapshots=3), tmp_path / "samples")
 
 
@@ -332,7 +332,7 @@ def test_damaged_checkpoint(trained, tmp_path, damage):
     [
         (7, {"label_kind": "true"}, r"data.size 6: .* has 7"),
         (6, {"label_kind": "true", "resolution": 4}, r"data.resolution 8: .* has 4"),
-        (6, {}, r"labels.kind true: .* has no labels"),
+        (6, {}, r"labels.kind true: .* has other labels"),
     ],
 )
 def test_another_subset_than_that_of_the_run(trained, tmp_path, size, options, message):

@@ -260,6 +260,17 @@ def test_signals_save_the_state(tmp_path, case, four_rows, step, number):
     assert kept(tmp_path / "stopped") == kept(tmp_path / "undisturbed")
 
 
+def test_a_signal_between_steps_is_heeded_after_the_next(tmp_path, case, monkeypatch):
+    def log(state, plan):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "_log", log)
+    monkeypatch.setattr(loop, "METRIC_ROWS", 3)
+    with pytest.raises(Interrupted, match="stopped at step 5 of 12, state saved"):
+        case(12).run(tmp_path)
+    assert (tmp_path / STATE).exists()
+
+
 def test_a_signal_in_the_last_step_comes_too_late(tmp_path, case, monkeypatch):
     monkeypatch.setattr(loop, "_step", signalling(loop._step, 4, signal.SIGTERM))
     assert case(4).run(tmp_path).step == 4
@@ -290,7 +301,7 @@ def test_a_loss_that_is_not_finite(tmp_path, case, monkeypatch, step):
     first, last = (int(word) for word in message.split("steps ")[1].split(" (")[0].split(" to "))
     assert first <= step <= last
     assert "train.lr=0.125" in message
-    assert "the last good state is kept" in message
+    assert "a state saved before them is kept" in message
     _, metadata = checkpoint.load(tmp_path / STATE)
     assert metadata["step"] == step - 1
     assert len(list(tmp_path.glob("checkpoints/*"))) == (step > 10)
@@ -355,7 +366,7 @@ def test_the_state_before_a_damaged_one_is_used(tmp_path, case, capfd):
 def test_a_state_of_other_settings_is_not_used(tmp_path, case, capfd):
     case(4).run(tmp_path)
     state = case(4, train__lr=0.5).run(tmp_path, identity="other")
-    assert "belongs to other settings: training starts anew" in capfd.readouterr().err
+    assert "belongs to other settings: not resumed from it" in capfd.readouterr().err
     assert_same(state, case(4, train__lr=0.5).run(tmp_path / "fresh"))
 
 
@@ -364,7 +375,7 @@ def test_a_rate_that_was_not_tracked(tmp_path, case, capfd):
     assert_same_weights(case(4, ema=(0.9,)).run(tmp_path), case(4).run(tmp_path / "one"))
     capfd.readouterr()
     state = case(4, ema=(0.9, 0.8)).run(tmp_path)
-    assert "lacks an EMA rate that is asked for: training starts anew" in capfd.readouterr().err
+    assert "lacks an EMA rate that is asked for: not resumed from it" in capfd.readouterr().err
     assert_same(state, case(4, ema=(0.9, 0.8)).run(tmp_path / "fresh"))
 
 

@@ -28,7 +28,11 @@ def test_a_line_a_minute(clock, capsys):
             clock.now += 0.5
             bar(step, "loss 0.5" if step > 200 else "")
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["step 121 of 400", "step 242 of 400, loss 0.5", "step 363 of 400, loss 0.5"]
+    assert lines == [
+        "step 121 of 400, 0:02:20 left",
+        "step 242 of 400, loss 0.5, 0:01:19 left",
+        "step 363 of 400, loss 0.5, 0:00:18 left",
+    ]
 
 
 def test_a_bar_in_a_terminal(monkeypatch, capsys):

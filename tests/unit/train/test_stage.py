@@ -16,7 +16,8 @@ import torch
 import yaml
 
 from emm.data.stage import write_subset
-from emm.errors import UserError
+from emm.errors import Interrupted, UserError
+from emm.files import exclusive
 from emm.ids import run_id
 from emm.spec import RECIPE_VERSION, Recipe, flatten, nested, option
 from emm.train import METRICS, checkpoint
@@ -110,11 +111,28 @@ def test_a_run_is_extended(tmp_path, trained):
 
 
 def test_a_shorter_record_of_a_longer_run(tmp_path, trained):
-    trained("run", [(20.0, 1), (4.0, 1)])
+    before = trained("run", [(20.0, 1), (4.0, 1)])
     short = trained("run", [(4.0, 1)])
-    assert [entry["step"] for entry in short["checkpoints"]] == [10]
-    assert pd.read_parquet(tmp_path / "run" / "metrics.parquet")["step"].max() == 10
-    assert short["loss"] == trained("alone", [(4.0, 1)])["loss"]
+    assert [entry["step"] for entry in short["checkpoints"]] == [10, 50]
+    assert pd.read_parquet(tmp_path / "run" / "metrics.parquet")["step"].max() == 50
+    assert short["loss"] == before["loss"]
+
+
+def test_other_snapshots_do_not_cost_a_longer_training(tmp_path, trained, capfd):
+    longer = trained("run", [(20.0, 1)])
+    trained("run", [(8.0, 2)])
+    assert "is past step 10, whose checkpoint is missing: not resumed" in capfd.readouterr().err
+    assert (tmp_path / "run" / "state.step-00000050.safetensors").exists()
+    again = trained("run", [(20.0, 1)])
+    assert "resumed at step 50 of 50" in capfd.readouterr().err
+    assert [entry["step"] for entry in again["checkpoints"]] == [10, 20, 50]
+    assert again["loss"] == longer["loss"]
+
+
+def test_one_training_at_a_time(tmp_path, trained):
+    (tmp_path / "run").mkdir()
+    with exclusive(tmp_path / "run"), pytest.raises(Interrupted, match="another process"):
+        trained("run", [(4.0, 1)])
 
 
 def test_a_run_goes_on_with_what_does_not_decide_its_trajectory(trained, capfd):
@@ -126,7 +144,7 @@ def test_a_run_goes_on_with_what_does_not_decide_its_trajectory(trained, capfd):
 def test_a_run_of_other_settings_starts_anew(trained, capfd):
     trained("run", [(4.0, 1)])
     trained("run", [(4.0, 1)], train__lr=0.003)
-    assert "belongs to other settings: training starts anew" in capfd.readouterr().err
+    assert "belongs to other settings: not resumed from it" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -134,7 +152,7 @@ def test_a_run_of_other_settings_starts_anew(trained, capfd):
     [
         ({"data__size": 12}, r"data.size 12: .*subset.npz has 10"),
         ({"data__resolution": 8}, r"data.resolution 8: .*subset.npz has 4"),
-        ({"labels__kind": "unique"}, r"labels.kind unique: .*subset.npz has no labels"),
+        ({"labels__kind": "unique"}, r"labels.kind unique: .*subset.npz has other labels"),
         ({"train__lr": "high"}, r"settings: train.lr: input should be a valid number"),
         ({"model__attention_levels": [4]}, r"model.attention_levels: level 4 does not exist"),
     ],

@@ -118,7 +118,8 @@ def _denoisers(
     denoiser = build_denoiser(recipe, subset, device).eval()
     for step in snapshot_steps(*(settings[key] for key in keys)):
         if step not in files:
-            raise UserError(f"{run_path}: has no checkpoint at step {step}; train the run again")
+            known = ", ".join(map(str, files))
+            raise UserError(f"{run_path}: has no checkpoint at step {step}; there are {known}")
         _load_average(denoiser.network, files[step], recipe.train.ema)
         yield step, denoiser
 

@@ -254,6 +254,18 @@ def load_images(path: Path | str) -> np.ndarray:
     return images[..., None] if images.ndim == 3 else images
 
 
+def same_channels(samples: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with one channel where one of them has, and the other is grey saved as RGB."""
+    if {samples.shape[-1], training.shape[-1]} != {1, 3}:
+        return samples, training
+    return _grey(samples), _grey(training)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    first = images[..., :1]
+    return first if (images == first).all() else images
+
+
 def _load_array(path: Path) -> np.ndarray:
     try:
         loaded = np.load(path, allow_pickle=False)

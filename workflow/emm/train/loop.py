@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,20 +101,19 @@ def train(
             chosen = _batch(order, state.step, plan)
             batch_labels = None if labels is None else labels[chosen]
             _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
-            last = state.step == plan.steps
-            stopping = bool(stop) or time.monotonic() - saved > plan.save_seconds
+            last, stopped = state.step == plan.steps, bool(stop)
             if state.step % interval == 0 or state.step in snapshots:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _log(state, plan)
             report(state.step, state.summary)
             if state.step in snapshots:
                 _save_checkpoint(state, plan, folder)
-            if stopping or last:
+            if stopped or last or time.monotonic() - saved > plan.save_seconds:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _require_finite(state, plan)
                 _save_state(state, plan, folder)
                 saved = time.monotonic()
-            if stop and not last:
+            if stopped and not last:
                 raise Interrupted(
                     f"{folder}: stopped at step {state.step} of {plan.steps}, state saved; "
                     "run the same command again to go on"
@@ -202,7 +201,7 @@ def _require_finite(state: State, plan: Plan) -> None:
         settings = ", ".join(f"train.{key}={value}" for key, value in changed.items())
         raise UserError(
             f"loss is not finite in steps {state.logged_step + 1} to {state.step} "
-            f"({settings or 'default settings'}); the last good state is kept: "
+            f"({settings or 'default settings'}); a state saved before them is kept: "
             "lower train.lr or raise train.precision"
         )
 
@@ -246,15 +245,31 @@ def _save_state(state: State, plan: Plan, folder: Path) -> None:
         current.replace(previous)
     checkpoint.save(current, tensors, metadata)
     previous.unlink(missing_ok=True)
+    for kept in _kept_states(folder):
+        if kept <= _kept_path(folder, state.step):
+            kept.unlink()
 
 
 def _state_paths(folder: Path) -> tuple[Path, Path]:
     return folder / "state.safetensors", folder / "state.previous.safetensors"
 
 
+def _kept_path(folder: Path, step: int) -> Path:
+    return folder / f"state.step-{step:08d}.safetensors"
+
+
+def _kept_states(folder: Path) -> list[Path]:
+    """States of longer trainings that a plan with other records could not go on from."""
+    return sorted(folder.glob("state.step-*.safetensors"), reverse=True)
+
+
 def _resume(state: State, plan: Plan, folder: Path) -> None:
-    """Load the newest whole state that belongs to this plan; say why if there is none."""
-    for path in _state_paths(folder):
+    """Load the furthest whole state that belongs to this plan; say why if there is none.
+
+    A state that cannot serve this plan stays under the name of its step: a plan that it fits may
+    be asked for again.
+    """
+    for path in (*_kept_states(folder), *_state_paths(folder)):
         if not path.exists():
             continue
         try:
@@ -269,7 +284,9 @@ def _resume(state: State, plan: Plan, folder: Path) -> None:
                 _record_snapshot(state, plan, folder)
             _say(f"resumed at step {state.step} of {plan.steps}")
             return
-        _say(f"{path}: {problem}: training starts anew")
+        _say(f"{path}: {problem}: not resumed from it")
+        if metadata["identity"] == plan.identity:
+            path.replace(_kept_path(folder, metadata["step"]))
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -297,17 +314,18 @@ def _mismatch(tensors: dict[str, Tensor], metadata: dict, plan: Plan, folder: Pa
     if any(f"ema-{rate}" not in tensors for rate in plan.ema):
         return "lacks an EMA rate that is asked for"
     for step in (s for s in plan.snapshots if s < metadata["step"]):
-        if not _has_checkpoint(checkpoint_path(folder, step), plan):
+        if not has_checkpoint(checkpoint_path(folder, step), plan.identity, plan.ema):
             return f"is past step {step}, whose checkpoint is missing"
     return ""
 
 
-def _has_checkpoint(path: Path, plan: Plan) -> bool:
+def has_checkpoint(path: Path, identity: str, ema: Iterable[float]) -> bool:
+    """Whether a file is a whole checkpoint of a run that holds these EMA rates."""
     try:
         _, metadata = checkpoint.load(path)
     except UserError:
         return False
-    return metadata["identity"] == plan.identity and set(plan.ema) <= set(metadata["ema"])
+    return metadata["identity"] == identity and set(ema) <= set(metadata["ema"])
 
 
 def _restore(state: State, tensors: dict[str, Tensor], metadata: dict) -> None:

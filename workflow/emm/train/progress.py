@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,8 @@ class Progress:
         self.unit, self.total = unit, total
         self.every = every_seconds
         self.console = Console(stderr=True)
-        self.last = time.monotonic()
+        self.last = self.started = time.monotonic()
+        self.first: int | None = None
         columns = (
             TextColumn(unit),
             MofNCompleteColumn(),
@@ -38,9 +40,15 @@ class Progress:
 
     def __call__(self, done: int, text: str = "") -> None:
         """Show how far the work is, with some words on it."""
+        self.first = done - 1 if self.first is None else self.first
         if self.bar:
             self.bar.update(self.task, completed=done, description=text)
         elif time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
-            line = f"{self.unit} {done} of {self.total}"
-            print(f"{line}, {text}" if text else line, file=sys.stderr, flush=True)
+            parts = [f"{self.unit} {done} of {self.total}", text, self._left(done)]
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+    def _left(self, done: int) -> str:
+        """Time left at the rate so far."""
+        rate = (done - self.first) / (time.monotonic() - self.started)
+        return f"{timedelta(seconds=round((self.total - done) / rate))} left"

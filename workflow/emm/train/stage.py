@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from emm.data.stage import Subset, read_subset
 from emm.errors import UserError
-from emm.files import checked, write_text
+from emm.files import checked, exclusive, write_text
 from emm.ids import identity, run_id
 from emm.provenance import provenance
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
@@ -47,6 +48,7 @@ def train_run(
         _write_metrics(output.with_name("metrics.parquet"), [])
     else:
         summary = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
+        steps = recorded_steps(output.parent, _identity(settings), ema)
         checkpoints = [_entry(step, settings) for step in steps]
     content = {
         "run": run_id(settings),
@@ -68,8 +70,16 @@ def require_fit(subset: Subset, settings: Mapping[str, Any], path: Path) -> None
         if settings[key] not in (None, value):
             raise UserError(f"{key} {settings[key]}: {path} has {value}")
     kind = settings["labels.kind"]
-    if (kind == "none") != (subset.label_dim == 0):
-        raise UserError(f"labels.kind {kind}: {path} has {subset.label_dim or 'no'} labels")
+    if not _has_labels(subset, kind):
+        raise UserError(f"labels.kind {kind}: {path} has other labels")
+
+
+def _has_labels(subset: Subset, kind: str) -> bool:
+    """Whether the labels of a subset can be of a kind; random ones can be any."""
+    if kind == "none" or not subset.label_dim:
+        return kind == "none" and not subset.label_dim
+    expected = {"true": subset.classes, "unique": np.arange(len(subset))}
+    return kind == "random" or np.array_equal(subset.labels, expected[kind])
 
 
 def _steps(pair: tuple[float, str | int], settings: Mapping[str, Any]) -> list[int]:
@@ -96,13 +106,15 @@ def _train(
     torch.set_num_threads(threads)
     device = choose_device(recipe.train.device)
     settings = flatten(recipe) | {"data.size": len(subset)}
-    key = digest([RECIPE_VERSION, identity(settings)])
-    plan = Plan(key, recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds)
+    plan = Plan(
+        _identity(settings), recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds
+    )
     denoiser = build_denoiser(recipe, subset, device)
     images, labels = as_tensors(subset, device)
-    with Progress("step", plan.steps) as progress:
+    with exclusive(folder), Progress("step", plan.steps) as progress:
         state = train(denoiser, images, labels, plan, folder, progress)
-    rows = [row for row in state.metrics if row[0] <= plan.steps]
+    last = recorded_steps(folder, plan.identity, ema)[-1]
+    rows = [row for row in state.metrics if row[0] <= last]
     _write_metrics(folder / "metrics.parquet", rows)
     return {
         "parameters": parameters(denoiser.network),
@@ -110,6 +122,19 @@ def _train(
         "seconds": round(rows[-1][4], 3),
         "loss": rows[-1][2],
     }
+
+
+def _identity(settings: Mapping[str, Any]) -> str:
+    return digest([RECIPE_VERSION, identity(settings)])
+
+
+def recorded_steps(folder: Path, identity: str, ema: Sequence[float]) -> list[int]:
+    """Steps of the whole checkpoints of a run that hold these EMA rates, of any plan."""
+    from emm.train.loop import has_checkpoint
+
+    paths = sorted(folder.glob("checkpoints/step-*.safetensors"))
+    steps = [int(path.stem.removeprefix("step-")) for path in paths]
+    return [s for s, path in zip(steps, paths, strict=True) if has_checkpoint(path, identity, ema)]
 
 
 def _device_name(device: Any) -> str:
