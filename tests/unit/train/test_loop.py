@@ -366,7 +366,7 @@ def test_the_state_before_a_damaged_one_is_used(tmp_path, case, capfd):
 def test_a_state_of_other_settings_is_not_used(tmp_path, case, capfd):
     case(4).run(tmp_path)
     state = case(4, train__lr=0.5).run(tmp_path, identity="other")
-    assert "belongs to other settings: not resumed from it" in capfd.readouterr().err
+    assert "belongs to other settings or images: not resumed from it" in capfd.readouterr().err
     assert_same(state, case(4, train__lr=0.5).run(tmp_path / "fresh"))
 
 

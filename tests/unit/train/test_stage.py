@@ -1,5 +1,6 @@
 """Training as a command: its record, and processes that are killed, stopped or out of space."""
 
+import dataclasses
 import multiprocessing
 import random
 import resource
@@ -64,6 +65,16 @@ def assert_same_results(found: Path, expected: Path) -> None:
     pd.testing.assert_frame_equal(*timeless, check_exact=True)
     records = [yaml.safe_load((folder / "run.yaml").read_text()) for folder in (found, expected)]
     assert without_time(records[0]) == without_time(records[1])
+
+
+def test_other_images_under_the_same_settings_train_anew(tmp_path, settings, digits, capfd):
+    subset, path = digits(10), tmp_path / "subset.npz"
+    for images, name in ((subset.images, "a"), (255 - subset.images, "a"), (subset.images, "b")):
+        write_subset(path, dataclasses.replace(subset, images=images))
+        train_run(settings, path, [(5.0, 1)], [0.9], tmp_path / name / "run.yaml")
+    assert "belongs to other settings or images" in capfd.readouterr().err
+    weights = [next((tmp_path / n / "checkpoints").iterdir()).read_bytes() for n in ("a", "b")]
+    assert weights[0] != weights[1]
 
 
 def test_record_of_a_run(tmp_path, trained, settings):
@@ -144,7 +155,7 @@ def test_a_run_goes_on_with_what_does_not_decide_its_trajectory(trained, capfd):
 def test_a_run_of_other_settings_starts_anew(trained, capfd):
     trained("run", [(4.0, 1)])
     trained("run", [(4.0, 1)], train__lr=0.003)
-    assert "belongs to other settings: not resumed from it" in capfd.readouterr().err
+    assert "belongs to other settings or images: not resumed from it" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def _record_snapshot(state: State, plan: Plan, folder: Path) -> None:
 def _mismatch(tensors: dict[str, Tensor], metadata: dict, plan: Plan, folder: Path) -> str:
     """Why a saved state cannot be continued to this plan, or an empty text."""
     if metadata["identity"] != plan.identity:
-        return "belongs to other settings"
+        return "belongs to other settings or images"
     if any(f"ema-{rate}" not in tensors for rate in plan.ema):
         return "lacks an EMA rate that is asked for"
     for step in (s for s in plan.snapshots if s < metadata["step"]):

@@ -1,5 +1,6 @@
 """Training as a stage: a subset and settings in, checkpoints and the record of a run out."""
 
+import hashlib
 import platform
 import resource
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +49,7 @@ def train_run(
         _write_metrics(output.with_name("metrics.parquet"), [])
     else:
         summary = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
-        steps = recorded_steps(output.parent, _identity(settings), ema)
+        steps = recorded_steps(output.parent, _identity(settings, subset), ema)
         checkpoints = [_entry(step, settings) for step in steps]
     content = {
         "run": run_id(settings),
@@ -106,9 +107,8 @@ def _train(
     torch.set_num_threads(threads)
     device = choose_device(recipe.train.device)
     settings = flatten(recipe) | {"data.size": len(subset)}
-    plan = Plan(
-        _identity(settings), recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds
-    )
+    key = _identity(settings, subset)
+    plan = Plan(key, recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds)
     denoiser = build_denoiser(recipe, subset, device)
     images, labels = as_tensors(subset, device)
     with exclusive(folder), Progress("step", plan.steps) as progress:
@@ -124,8 +124,11 @@ def _train(
     }
 
 
-def _identity(settings: Mapping[str, Any]) -> str:
-    return digest([RECIPE_VERSION, identity(settings)])
+def _identity(settings: Mapping[str, Any], subset: Subset) -> str:
+    """Digest of all that decides a trajectory: code, settings and the training set itself."""
+    content = hashlib.sha256(np.ascontiguousarray(subset.images))
+    content.update(np.ascontiguousarray(subset.labels))
+    return digest([RECIPE_VERSION, identity(settings), content.hexdigest()])
 
 
 def recorded_steps(folder: Path, identity: str, ema: Sequence[float]) -> list[int]:
