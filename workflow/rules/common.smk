@@ -1,12 +1,21 @@
 # In:  the config. Out: the catalog of everything that it selects, and look-ups in it.
 #
 # The catalog is built once per start from YAML alone; the functions here only look things up.
+import os
 import re
 import sys
 from os.path import relpath
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+LIBRARY = str(Path(workflow.basedir) / "workflow")
+sys.path.insert(0, LIBRARY)
+# Commands take this checkout's library and this interpreter, whatever else is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
+)
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
 
 from emm import catalog, ids
 from emm.errors import UserError
