@@ -1,26 +1,19 @@
 # In:  the config. Out: the catalog of everything that it selects, and look-ups in it.
 #
 # The catalog is built once per start from YAML alone; the functions here only look things up.
-import os
 import re
 import sys
 from os.path import relpath
 from pathlib import Path
 
-LIBRARY = str(Path(workflow.basedir) / "workflow")
-sys.path.insert(0, LIBRARY)
-# Commands take this checkout's library and this interpreter, whatever else is installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
-)
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
-)
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from emm import catalog, ids
+from emm.checkout import use_checkout
 from emm.errors import UserError
 from emm.spec import RECIPE_VERSION, option
 
+use_checkout()
 try:
     CATALOG = catalog.load(config)
 except UserError as error:
