@@ -48,8 +48,7 @@ def train_run(
         checkpoints = [{"step": 0, "epoch": 0.0, "file": None}]
         _write_metrics(output.with_name("metrics.parquet"), [])
     else:
-        summary = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
-        steps = recorded_steps(output.parent, _identity(settings, subset), ema)
+        summary, steps = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
         checkpoints = [_entry(step, settings) for step in steps]
     content = {
         "run": run_id(settings),
@@ -96,7 +95,8 @@ def _train(
     folder: Path,
     threads: int,
     save_seconds: float,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[int]]:
+    """What the record says of the training, and the steps of all whole checkpoints."""
     import torch
 
     from emm.nets.cost import parameters
@@ -113,15 +113,16 @@ def _train(
     images, labels = as_tensors(subset, device)
     with exclusive(folder), Progress("step", plan.steps) as progress:
         state = train(denoiser, images, labels, plan, folder, progress)
-    last = recorded_steps(folder, plan.identity, ema)[-1]
-    rows = [row for row in state.metrics if row[0] <= last]
+    recorded = recorded_steps(folder, plan.identity, ema)
+    rows = [row for row in state.metrics if row[0] <= recorded[-1]]
     _write_metrics(folder / "metrics.parquet", rows)
-    return {
+    summary = {
         "parameters": parameters(denoiser.network),
         "device": _device_name(device),
         "seconds": round(rows[-1][4], 3),
         "loss": rows[-1][2],
     }
+    return summary, recorded
 
 
 def _identity(settings: Mapping[str, Any], subset: Subset) -> str:
