@@ -38,7 +38,7 @@ from emm.spec import (
     parse_recipe,
     suggestion,
 )
-from emm.train.schedules import snapshot_steps
+from emm.train.schedules import evaluated_steps
 
 TIMES = ("epoch", "step")  # what a figure's x axis may show besides settings
 RULES = (  # names of targets that no figure may have
@@ -58,11 +58,9 @@ class Evaluation:
     @property
     def steps(self) -> tuple[int, ...]:
         """Training steps whose checkpoints are sampled, ascending."""
-        s = self.settings
-        if s["model.arch"] == "optimum":
+        if self.settings["model.arch"] == "optimum":
             return (0,)
-        keys = ("eval.snapshots", "train.epochs", "data.size", "train.batch_size")
-        return tuple(snapshot_steps(*(s[key] for key in keys)))
+        return tuple(evaluated_steps(self.settings))
 
 
 @dataclass

@@ -21,7 +21,7 @@ from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
 from emm.train.device import as_tensors, build_denoiser, choose_device
 from emm.train.progress import Progress
-from emm.train.schedules import epoch_of, snapshot_steps
+from emm.train.schedules import epoch_of, evaluated_steps
 from emm.train.stage import OPTIMUM, read_run, require_fit
 
 
@@ -113,10 +113,9 @@ def _denoisers(
         images, labels = as_tensors(subset, device)
         yield 0, Optimum(to_unit(images), labels)
         return
-    keys = ("eval.snapshots", "train.epochs", "data.size", "train.batch_size")
     files = {entry["step"]: run_path.parent / entry["file"] for entry in content["checkpoints"]}
     denoiser = build_denoiser(recipe, subset, device).eval()
-    for step in snapshot_steps(*(settings[key] for key in keys)):
+    for step in evaluated_steps(settings):
         if step not in files:
             known = ", ".join(map(str, files))
             raise UserError(f"{run_path}: has no checkpoint at step {step}; there are {known}")

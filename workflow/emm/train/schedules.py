@@ -6,6 +6,8 @@ length of the training, so a shorter run is a prefix of a longer one.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 PUBLISHED_EMA = 0.99929
 EMA_HALF_LIFE = 500_000  # images; 0.5 ** (512 / 500_000) is the published 0.99929
@@ -66,3 +68,9 @@ def snapshot_steps(snapshots: str | int, epochs: float, size: int, batch_size: i
         return sorted({*range(every, last + 1, every), last})
     count = min(int(snapshots), last)
     return sorted({math.ceil(last * index / count) for index in range(1, count + 1)})
+
+
+def evaluated_steps(settings: Mapping[str, Any]) -> list[int]:
+    """The `snapshot_steps` of a run and an evaluation, given as dotted settings."""
+    keys = ("eval.snapshots", "train.epochs", "data.size", "train.batch_size")
+    return snapshot_steps(*(settings[key] for key in keys))

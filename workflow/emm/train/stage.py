@@ -17,7 +17,7 @@ from emm.ids import identity, run_id
 from emm.provenance import provenance
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
 from emm.train import METRICS
-from emm.train.schedules import epoch_of, snapshot_steps
+from emm.train.schedules import epoch_of, evaluated_steps
 
 OPTIMUM = "optimum"
 
@@ -84,7 +84,7 @@ def _has_labels(subset: Subset, kind: str) -> bool:
 
 def _steps(pair: tuple[float, str | int], settings: Mapping[str, Any]) -> list[int]:
     epochs, snapshots = pair
-    return snapshot_steps(snapshots, epochs, settings["data.size"], settings["train.batch_size"])
+    return evaluated_steps(settings | {"train.epochs": epochs, "eval.snapshots": snapshots})
 
 
 def _train(
