@@ -310,8 +310,9 @@ figures: {fig: {plot: curve, where: {data.size: 1000, labels.kind: true}}}
 def test_what_the_report_says_of_a_figure(paper):
     figure = paper.figures["table3"]
     assert figure.labels == {"figure": "table3", "shows": figure.figure.title}
-    title, source, caption = figure.caption.split("\n\n")
+    title, source, caption, key = figure.caption.split("\n\n")
     assert source == "Gu et al. 2023, Table 3"
+    assert key.startswith("Bold:")
     assert title
     assert caption
 
@@ -342,7 +343,7 @@ def select(experiments: dict) -> dict:
         ({"experiments": 5}, "config: experiments: input should be a valid list, not 5"),
         ({"experiments": "none.yaml"}, "none.yaml: no such file"),
         ({"set": {"train.divice": "cpu"}}, "config: set: unknown setting 'train.divice'; did you"),
-        ({"set": {"train.lr": "1e-4"}}, "config: set: train.lr: input should be a valid number"),
+        ({"set": {"train.lr": "fast"}}, "config: set: train.lr: input should be a valid number"),
         ({"set": 5}, "config: set: input should be a valid dictionary, not 5"),
         ({"set": {"data.size": 60000}}, "runs item 1: data.size 60000: the source has only 50000"),
         (
@@ -352,7 +353,7 @@ def select(experiments: dict) -> dict:
         ({"select": {"quik": {}}}, "config: select: no scale 'quik'; allowed: paper, quick"),
         (select({"optimum": {"data.sise": 5}}), "config: select: quick: optimum: unknown setting"),
         (
-            select({"optimum": {"data.size": "5"}}),
+            select({"optimum": {"data.size": "few"}}),
             "config: select: quick: optimum: data.size: input",
         ),
         (select({"optimum": {"data.size": 5}}), "config: select: quick: optimum: leaves no run"),
@@ -480,3 +481,29 @@ print([name for name in ("torch", "pandas", "numpy", "pyarrow") if name in sys.m
     seconds, modules = done.stdout.splitlines()
     assert float(seconds) < 1
     assert modules == "[]"
+
+
+def test_figures_left_out_say_what_they_need():
+    found = catalog.load({"scale": "quick", "experiments": "conditioning"})
+    assert "--config experiments=data_size" in found.other_figures["fig1c"]
+    assert not set(found.other_figures) & set(found.figures)
+    only = {"quick": {"conditioning": {"labels.kind": "unique"}}}
+    found = catalog.load({"scale": "quick", "experiments": "conditioning", "select": only})
+    assert "config: select: quick: conditioning" in found.other_figures["fig5a"]
+    assert not catalog.load(QUICK).other_figures
+
+
+def test_numbers_written_as_text_are_numbers():
+    """Snakemake's --config passes nested numbers as text."""
+    config = {
+        "scale": "quick",
+        "experiments": "conditioning",
+        "set": {"train.epochs": "700", "model.skip_mask": "1101"},
+        "select": {
+            "quick": {"conditioning": {"data.size": ["1000", "2000"], "labels.kind": "none"}}
+        },
+    }
+    rows = catalog.load(config).rows
+    assert {row.settings["train.epochs"] for row in rows} == {700}
+    assert [row.published["data.size"] for row in rows] == [1000, 2000]
+    assert {row.settings["model.skip_mask"] for row in rows} == {"1101"}

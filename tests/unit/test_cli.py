@@ -17,6 +17,7 @@ from PIL import Image
 
 from emm import catalog, cli
 from emm.analyse.parquet import read_table
+from emm.score import nearest
 from emm.score.stage import read_scores
 from emm.spec import DEFAULTS, Recipe, differing, option
 
@@ -238,10 +239,13 @@ def test_settings(emm):
     result = emm("settings")
     assert result.code == 0
     shown = [line.split() for line in result.out.splitlines() if line.strip()]
-    defaults = {line[0]: line[1] for line in shown if line[0] in DEFAULTS}
-    assert list(defaults) == list(DEFAULTS)
-    assert defaults["train.lr"] == "0.0002"
-    assert defaults["model.skip_mask"] == "all"
+    found = {line[0]: " ".join(line[1:]) for line in shown if line[0] in DEFAULTS}
+    assert list(found) == list(DEFAULTS)
+    assert found["train.lr"].startswith("0.0002 number above 0 Learning rate")
+    assert found["data.size"].startswith("null integer from 2 or null Number of")
+    assert found["model.channel_mult"].startswith("[2, 2, 2] list of integers")
+    assert found["labels.kind"].startswith("none none, true, random, unique")
+    assert "mondrian" in found["data.dataset"]
 
 
 def test_network(emm):
@@ -344,6 +348,15 @@ def test_score_of_folders(emm, toy, tmp_path):
     training = save_images(tmp_path / "training", np.load(toy[4]))
     expected = emm(*toy)
     assert emm("score", "--samples", samples, "--training", training, *toy[-2:]) == expected
+    rows = read_scores(toy[-1]).to_pylist()
+    assert [row["sample_file"] for row in rows] == [f"{number}.png" for number in range(5)]
+    assert [row["nearest_file"] for row in rows] == [f"{row['nn1']}.png" for row in rows]
+
+
+def test_score_on_a_chosen_device(emm, fails, toy):
+    assert emm(*toy, "--device", "cpu") == emm(*toy)
+    if nearest.array_module() is np:
+        assert "device cuda" in fails(*toy, "--device", "cuda")
 
 
 def bad_scores() -> dict[str, tuple[Callable[[Path], object], Callable[[Path], object], str]]:
@@ -411,7 +424,9 @@ def test_what_cannot_be_scored(fails, tmp_path, name):
 
 
 def test_output_that_cannot_be_written(fails, toy, tmp_path):
-    assert "cannot be written (Is a directory)" in fails(*toy[:-1], tmp_path)
+    (tmp_path / "folder.parquet").mkdir()
+    assert "cannot be written (Is a directory)" in fails(*toy[:-1], tmp_path / "folder.parquet")
+    assert "end it with .parquet" in fails(*toy[:-1], tmp_path / "scores.csv")
     below_a_file = tmp_path / "samples.npy" / "scores.parquet"
     assert "cannot be written (" in fails(*toy[:-1], below_a_file)
 
@@ -439,7 +454,7 @@ def test_help(emm):
         ("/dev/null/x", "/dev/null/x: cannot be read (Not a directory)"),
         ('{"scale": "huge"}', "config: scale: no scale 'huge'; allowed: paper, quick"),
         ('{"experiments": "mine.yaml"}', "mine.yaml: no such file"),
-        ('{"set": {"train.lr": "1e-4"}}', "config: set: train.lr: input should be a valid number"),
+        ('{"set": {"train.lr": "fast"}}', "config: set: train.lr: input should be a valid number"),
         ('{"set": {"data.size": 2000}}', ": data.size 2000: the source has only 1797 such images"),
     ],
 )

@@ -140,7 +140,7 @@ def test_no_profile_loads_by_itself(shipped):
         ({"experiments": ["mine.yaml"]}, "mine.yaml: no such file"),
         ({"scale": "papre"}, "allowed: paper, quick"),
         ({"threads": "2"}, "threads: input should be a valid integer, not '2'"),
-        ({"set": {"train.lr": "1e-4"}}, "train.lr"),
+        ({"set": {"train.lr": "fast"}}, "train.lr"),
         ({"set": {"train.learning_rate": 0.1}}, "unknown setting 'train.learning_rate'"),
         ({"select": {"quick": {"conditioning": {"data.size": 7}}}}, "select"),
     ],
@@ -160,10 +160,28 @@ def test_wrong_experiment_is_one_line(checkout):
     _assert_one_error(done, "figure report: is the name of a rule")
 
 
-def test_unquoted_exponent_in_a_config_file(checkout):
-    (checkout.folder / "other.yaml").write_text("set: {train.lr: 1e-4}\n")  # text in YAML 1.1
-    done = checkout.run("snakemake", "-n", "--cores", "1", "--configfile", "other.yaml")
-    _assert_one_error(done, "0.0001, without quotes")
+def test_numbers_that_arrive_as_text(shipped):
+    (shipped.folder / "other.yaml").write_text("set: {train.lr: 1e-4}\n")  # text in YAML 1.1
+    assert "--set=train.lr=0.0001" in shipped.plan("--configfile", "other.yaml").output
+    assert "--record=700" in shipped.plan("--config", "set={train.epochs: 700}").output
+
+
+def test_a_figure_that_is_not_selected(shipped):
+    done = shipped.run("snakemake", "-n", "--profile", "profiles/local", "fig1c")
+    assert done.returncode == 1
+    assert "fig1c needs the experiment data_size" in done.stdout
+
+
+def test_a_folder_that_does_not_exist(checkout):
+    settings = {"data.dataset": "folder", "data.path": "nowhere"}
+    content = {"title": "Mine", "scaled": False, "set": settings, "runs": [{"data.size": 10}]}
+    checkout.write("mine.yaml", content)
+    done = checkout.run(
+        "snakemake", "-n", "--profile", "profiles/local", "--config", "experiments=mine.yaml"
+    )
+    assert done.returncode == 1
+    assert "Missing input files" in done.stdout
+    assert "nowhere" in done.stdout
 
 
 def _assert_one_error(done, message: str) -> None:

@@ -39,8 +39,16 @@ from emm.spec import (
     suggestion,
 )
 from emm.train.schedules import evaluated_steps
+from emm.yamlfile import load_yaml
 
 TIMES = ("epoch", "step")  # what a figure's x axis may show besides settings
+KEYS = {  # how a figure is read
+    "curve": "Bars and bands: 95 % intervals, or the standard deviation over seeds.",
+    "emm": "Dashed: 90 %. A bar at the bottom: the EMM's 95 % interval, below a dotted line at the "
+    "EMM; an arrow at the edge: the EMM lies beyond the sizes of the series.",
+    "table": "Bold: the most memorization in a column. A dash: not run.",
+    "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
+}
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score"),
     *("tables", "experiment_tables", "figure", "report", "plan"),
@@ -141,14 +149,20 @@ class PlannedFigure:
 
     @property
     def caption(self) -> str:
-        """Caption in the report: what is shown, where it stands, what the paper finds."""
-        lines = (self.figure.title, self.figure.source, self.figure.caption)
+        """Caption in the report: what is shown and how to read it, and what the paper finds."""
+        figure = self.figure
+        key = KEYS["emm" if figure.emm else figure.plot]
+        lines = (figure.title, figure.source, figure.caption, key)
         return "\n\n".join(line for line in lines if line)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All runs, evaluations and figures that a config selects."""
+    """All runs, evaluations and figures that a config selects.
+
+    other_figures: why the figures of other experiments, and those that `select` leaves without
+    runs, cannot be drawn; by name.
+    """
 
     config: Config
     scale: Scale
@@ -156,6 +170,7 @@ class Catalog:
     rows: tuple[Row, ...]
     runs: Mapping[str, Run]
     figures: Mapping[str, PlannedFigure]
+    other_figures: Mapping[str, str]
 
     @property
     def root(self) -> Path:
@@ -206,7 +221,8 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     ]
     rows = _selected(listed, config)
     figures = _figures(experiments, listed, rows)
-    return Catalog(config, scale, experiments, tuple(rows), _runs(rows), figures)
+    others = _other_figures(experiments, figures, config, workflow)
+    return Catalog(config, scale, experiments, tuple(rows), _runs(rows), figures, others)
 
 
 def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:
@@ -336,6 +352,29 @@ def _figures(
             if shown:
                 figures[figure_name] = PlannedFigure(figure_name, name, figure, shown)
     return figures
+
+
+def _other_figures(
+    experiments: Mapping[str, Experiment],
+    figures: Mapping[str, PlannedFigure],
+    config: Config,
+    workflow: Path,
+) -> dict[str, str]:
+    """What keeps each figure that is not planned from being drawn, by name."""
+    unselected = {
+        figure: f"{figure} needs the experiment {name}, which is not selected: "
+        f"--config experiments={name}, or add it in config.yaml"
+        for name, path in shipped_experiments(workflow).items()
+        if name not in experiments
+        for figure in load_yaml(path).get("figures", {})
+    }
+    without_runs = {
+        figure: f"{figure} shows runs that config: select: {config.scale}: {name} leaves out"
+        for name, experiment in experiments.items()
+        for figure in experiment.figures
+    }
+    others = unselected | without_runs
+    return {name: reason for name, reason in others.items() if name not in figures}
 
 
 def _check_figure(figure: Figure, where: str) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from emm.errors import Interrupted, UserError
-from emm.spec import TEXTS, flatten, parse_recipe
+from emm.spec import flatten, from_text, parse_recipe
 from emm.yamlfile import load_yaml
 
 app = typer.Typer(
@@ -53,16 +53,8 @@ def settings_from(pairs: list[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: write it as key=value")
-        changed[key] = _value(key, text)
+        changed[key] = from_text(key, text)
     return flatten(parse_recipe(changed, "--set"))
-
-
-def _value(key: str, text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return text if key in TEXTS and type(value) in (int, float) else value  # skip_mask=101
 
 
 def config_from(text: str, scale: str | None = None, experiments: str | None = None) -> Any:
@@ -148,8 +140,8 @@ def _record(text: str) -> tuple[float, str | int]:
     if not colon:
         raise UserError(f"--record {text}: write it as 40000:published or 1000:5")
     changed = {
-        "train.epochs": _value("train.epochs", epochs),
-        "eval.snapshots": _value("eval.snapshots", snapshots),
+        "train.epochs": from_text("train.epochs", epochs),
+        "eval.snapshots": from_text("eval.snapshots", snapshots),
     }
     recipe = parse_recipe(changed, f"--record {text}")
     return recipe.train.epochs, recipe.eval.snapshots
@@ -190,13 +182,18 @@ def score(
         Literal["distinct", "published"],
         typer.Option(help="Whether repeated training images count once, or as published."),
     ] = "distinct",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
+    ] = "auto",
     threads: Threads = CORES,
 ) -> None:
     """Find the two nearest training images of each sample, exactly, and count the copies."""
     _limit_threads(threads)
+    from emm.score.nearest import array_module
     from emm.score.runs import is_run, score_run
     from emm.score.stage import (
         ScoreTable,
+        file_names,
         load_images,
         same_channels,
         score_arrays,
@@ -204,6 +201,8 @@ def score(
         write_scores,
     )
 
+    if output.suffix != ".parquet":
+        raise UserError(f"--output {output}: the scores are a Parquet file; end it with .parquet")
     if is_run(samples):
         score_run(
             samples,
@@ -213,11 +212,13 @@ def score(
             pictures=gallery or output.with_name("gallery.npz"),
             picture_count=gallery_size,
             duplicates=duplicates,
+            device=device,
         )
         return
     images = same_channels(load_images(samples), load_images(training))
-    result = score_arrays(*images, duplicates)
-    table = ScoreTable(0.0, 0, 0.0, result)
+    result = score_arrays(*images, duplicates, array_module(device))
+    files = {"sample_files": file_names(samples), "training_files": file_names(training)}
+    table = ScoreTable(0.0, 0, 0.0, result, **files)
     write_scores(output, [table], run="", evaluation="")
     row = summary_rows([table])[0]
     row["duplicates"] = row.pop("n_duplicates")
@@ -269,7 +270,7 @@ def summary(
     print_summary(rows, read_table(folder / "emm.parquet"), console())
     for name in catalog.figures:
         print(f"{name:24s} {catalog.root}/figures/{name}.png")
-    print(f"{'report':24s} {catalog.root}/report.zip")
+    print(f"{'report':24s} {catalog.root}/report.zip (unpack it and open report/report.html)")
 
 
 @app.command()

@@ -1,14 +1,17 @@
 """What the command line lists: runs with their state, networks with their cost, settings."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from emm.catalog import Catalog, Run
+from emm.data.catalogue import SOURCES
 from emm.errors import UserError
 from emm.expansion import load_recipes
 from emm.resolve import fill, label_classes
@@ -148,13 +151,39 @@ def print_network(facts: Mapping[str, Any]) -> None:
 def print_settings() -> None:
     """Every setting with its default and meaning."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("Setting", "Default", "Meaning"):
+    for name in ("Setting", "Default", "Allowed", "Meaning"):
         table.add_column(name, overflow="fold")
+    definitions = Recipe.model_json_schema()["$defs"]
     for group, field in Recipe.model_fields.items():
-        for key, inner in field.annotation.model_fields.items():
-            default = DEFAULTS[f"{group}.{key}"]
-            table.add_row(f"{group}.{key}", str(default), inner.description)
+        for key, schema in definitions[field.annotation.__name__]["properties"].items():
+            default = as_yaml(DEFAULTS[f"{group}.{key}"])
+            values = ", ".join(SOURCES) if key == "dataset" else allowed(schema)
+            row = (f"{group}.{key}", default, values, schema["description"])
+            table.add_row(*map(escape, row))
     console().print(table)
+
+
+def as_yaml(value: Any) -> str:
+    """A value as YAML has it: null, [2, 2], true, words."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """Allowed values in words, from their JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(allowed(part) for part in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return ", ".join(schema.get("enum", [schema.get("const")]))
+    kind = {"string": "text", "array": "list of integers"}.get(schema["type"], schema["type"])
+    bounds = {
+        "minimum": "from {:,}",
+        "exclusiveMinimum": "above {:,}",
+        "maximum": "to {:,}",
+        "exclusiveMaximum": "below {:,}",
+    }
+    limits = [text.format(schema[name]) for name, text in bounds.items() if name in schema]
+    limits += ["all, or bits"] if "pattern" in schema else []
+    return " ".join([kind, *limits])
 
 
 def console() -> Console:

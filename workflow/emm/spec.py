@@ -31,8 +31,23 @@ LabelKind = Annotated[
     Literal["none", "true", "random", "unique"],
     BeforeValidator(lambda v: "true" if v is True else v),  # YAML reads a bare true as a boolean
 ]
+
+
+def _from_texts(settings: Any) -> Any:
+    """Settings whose values may be texts: Snakemake's --config passes nested numbers as such."""
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: [from_text(key, part) for part in value]
+        if isinstance(value, list)
+        else from_text(key, value)
+        for key, value in settings.items()
+    }
+
+
+Texts = Annotated[dict[str, Any], BeforeValidator(_from_texts)]
 Selection = Annotated[
-    tuple[dict[str, Any], ...],
+    tuple[Texts, ...],
     Strict(False),
     BeforeValidator(
         lambda v: [v] if isinstance(v, dict) and v else v or [],
@@ -233,7 +248,7 @@ class Config(Settings):
         description="By scale and experiment: keep only runs with these values; a list keeps what "
         "any of its items allows",
     )
-    set: dict[str, Any] = Field({}, description="Settings forced on every run")
+    set: Texts = Field({}, description="Settings forced on every run")
     results: str = Field("results", description="Folder for everything the workflow writes")
     cache: str = Field("data", description="Folder for downloaded and supplied data")
     threads: int = Field(1, ge=1, description="CPU threads of a training or sampling job")
@@ -340,6 +355,17 @@ def differing(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str,
         for key, value in sorted(settings.items())
         if any(key == p or key.startswith(p + ".") for p in chosen) and value != DEFAULTS[key]
     }
+
+
+def from_text(key: str, value: Any) -> Any:
+    """The value of a setting that is written as text: JSON, or a plain word; others as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value)
+    except json.JSONDecodeError:
+        return value
+    return value if key in TEXTS and type(read) in (int, float) else read  # skip_mask=101
 
 
 def option(key: str, value: Any) -> str:

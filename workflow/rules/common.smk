@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
+from snakemake.exceptions import WorkflowError
+
 from emm import catalog, ids
 from emm.checkout import use_checkout
 from emm.errors import UserError
@@ -48,9 +50,9 @@ def options(settings):
 def folders(wildcards):
     """A folder of images and its sub-folders, whose times tell that images came or went."""
     settings = CATALOG.sources[wildcards.source].settings
-    path = Path(settings["data.path"] or "")
-    if settings["data.dataset"] != "folder" or not path.exists():
+    if settings["data.dataset"] != "folder":
         return []
+    path = Path(settings["data.path"])
     return [path, *(entry for entry in sorted(path.glob("*/")) if entry.is_dir())]
 
 
@@ -73,6 +75,15 @@ def experiment_tables(wildcards):
         name: f"{ROOT}/tables/{experiment}/{name}.parquet"
         for name in ["memorization", "emm"]
     }
+
+
+def not_selected(name):
+    """The input of a figure that the config leaves out: says why, and what to do."""
+
+    def refuse(wildcards):
+        raise WorkflowError(CATALOG.other_figures[name])
+
+    return refuse
 
 
 def pictures(wildcards):

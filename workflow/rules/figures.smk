@@ -54,3 +54,12 @@ for _name in CATALOG.figures:
             expand(
                 "{root}/figures/{name}.{suffix}", root=ROOT, name=_name, suffix=FORMATS
             ),
+
+
+for _name in CATALOG.other_figures:
+
+    rule:
+        name:
+            _name
+        input:
+            not_selected(_name),

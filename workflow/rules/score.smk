@@ -22,6 +22,7 @@ rule score:
         runtime=60,
     params:
         gallery=CATALOG.config.gallery,
+        device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing
     shell:
         """
         emm score \
@@ -31,6 +32,7 @@ rule score:
             --summary {output.summary:q} \
             --gallery {output.gallery:q} \
             --gallery-size {params.gallery} \
+            --device {params.device} \
             --threads {threads} \
             2>{log:q}
         """

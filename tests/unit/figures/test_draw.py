@@ -302,6 +302,13 @@ def test_lower_distances_are_bold():
     }
 
 
+def test_a_lone_value_is_not_the_best():
+    figure = Figure(plot="table", rows="labels.kind", columns="data.size")
+    with style.paper():
+        _, drawn = table(figure, KINDS[KINDS["labels.kind"] == "none"])
+    assert not drawn["best"].any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,6 +16,8 @@ def draw_figure(
     catalog: Catalog, name: str, memorization: Path, emm: Path, stem: Path
 ) -> list[Path]:
     """Draw a figure of the catalog as stem.svg, .pdf, .png and .csv; returns the paths."""
+    if name in catalog.other_figures:
+        raise UserError(catalog.other_figures[name])
     if name not in catalog.figures:
         raise UserError(f"no figure {name!r}{suggestion(name, catalog.figures)}")
     planned = catalog.figures[name]

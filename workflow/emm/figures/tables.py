@@ -30,8 +30,8 @@ class Cell(NamedTuple):
 def table(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
     """The picture of a table figure and its values, one row per cell.
 
-    `best` marks the value of a column that means most memorization. UserError when the rows do
-    not make a table.
+    `best` marks the value that means most memorization where a column has several. UserError when
+    the rows do not make a table.
     """
     if not figure.rows or not figure.columns:
         raise UserError("a table needs `rows` and `columns`")
@@ -39,8 +39,9 @@ def table(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataF
     drawn = drawn_table(figure, series, figure.columns)
     shown = drawn[drawn_name(figure.y)].round(metric(figure.y).decimals)
     columns = drawn[figure.columns].map(lambda value: str(plain(value)))
-    limit = shown.groupby(columns).transform("min" if metric(figure.y).best == "low" else "max")
-    drawn["best"] = shown == limit
+    compared = shown.groupby(columns)
+    limit = compared.transform("min" if metric(figure.y).best == "low" else "max")
+    drawn["best"] = (shown == limit) & (compared.transform("size") > 1)
     return _picture(figure, cells(figure, drawn)), drawn
 
 

@@ -155,14 +155,26 @@ def _with_copies(distinct: Neighbours, second: np.ndarray, count: int) -> Neighb
 
 
 @functools.cache
-def array_module() -> ModuleType:
-    """CuPy where it is installed and finds a device, else NumPy."""
+def array_module(device: str = "auto") -> ModuleType:
+    """CuPy where it is installed and finds a device, else NumPy.
+
+    "cpu" is NumPy; "cuda" is CuPy, or a UserError that says what is missing.
+    """
+    if device == "cpu":
+        return np
     try:
         import cupy
 
-        return cupy if cupy.cuda.runtime.getDeviceCount() > 0 else np
-    except (ImportError, RuntimeError):  # CuPy raises RuntimeError where there is no driver
-        return np
+        missing = "" if cupy.cuda.runtime.getDeviceCount() > 0 else "no CUDA device is visible"
+    except ImportError:
+        missing = "CuPy is not installed: pip install cupy-cuda12x"
+    except RuntimeError as error:  # there is no driver
+        missing = " ".join(str(error).split())
+    if not missing:
+        return cupy
+    if device == "cuda":
+        raise UserError(f"device cuda: {missing}; or take auto or cpu")
+    return np
 
 
 def to_host(array: Array) -> np.ndarray:

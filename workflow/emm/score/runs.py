@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from emm.diffusion import SAMPLE_INDEX
 from emm.errors import UserError
 from emm.files import checked, read_arrays, write_arrays
 from emm.score.criteria import is_memorized
+from emm.score.nearest import array_module
 from emm.score.stage import ScoreTable, gallery, score_arrays, summary_rows, write_scores
 
 
@@ -31,6 +33,7 @@ def score_run(
     pictures: Path,
     picture_count: int = 64,
     duplicates: str = "distinct",
+    device: str = "auto",
 ) -> pd.DataFrame:
     """Score all checkpoints in a folder of samples; returns the summary, a row per checkpoint.
 
@@ -39,7 +42,7 @@ def score_run(
     """
     index = checked(samples / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
     training = read_subset(subset_path).images
-    tables = list(_score(index, samples, training, duplicates))
+    tables = list(_score(index, samples, training, duplicates, array_module(device)))
     write_scores(output, tables, run=index["run"], evaluation=index["evaluation"])
     frame = pd.DataFrame(summary_rows(tables))
     best = tables[int(frame["memorization_ratio"].argmax())]
@@ -50,7 +53,11 @@ def score_run(
 
 
 def _score(
-    index: Mapping[str, Any], samples: Path, training: np.ndarray, duplicates: str
+    index: Mapping[str, Any],
+    samples: Path,
+    training: np.ndarray,
+    duplicates: str,
+    xp: ModuleType,
 ) -> Iterator[ScoreTable]:
     for entry in index["checkpoints"]:
         arrays = read_arrays(samples / entry["file"])
@@ -59,7 +66,7 @@ def _score(
                 f"{samples}: samples of shape {arrays['images'].shape[1:]}, "
                 f"training images of {training.shape[1:]}"
             )
-        result = score_arrays(arrays["images"], training, duplicates)
+        result = score_arrays(arrays["images"], training, duplicates, xp)
         ema = index["settings"]["train.ema"]
         yield ScoreTable(entry["epoch"], entry["step"], ema, result, arrays.get("labels"))
 

@@ -6,7 +6,7 @@ Out: a Parquet file with one row group per checkpoint, summary rows, and arrays 
 
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emm.data.folder import read_folder
+from emm.data.folder import image_files, read_folder
 from emm.errors import UserError
 from emm.files import atomic_path, checked
 from emm.score.criteria import is_memorized, summarise
@@ -31,6 +31,7 @@ RULES = ("distinct", "published")
 ARRAY_NAMES = ("images", "samples", "arr_0")
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 PACKED = ("step", "sample", "label", "nn1", "nn2", "d1_squared", "d2_squared")
+FILES = ("sample_file", "nearest_file")  # only where images are files
 CONSTANT = ("run", "evaluation", "epoch", "ema")
 
 
@@ -57,13 +58,18 @@ class ScoreResult:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores of one checkpoint: its epoch, optimiser step and EMA rate; `labels` are int (N,)."""
+    """Scores of one checkpoint: its epoch, optimiser step and EMA rate; `labels` are int (N,).
+
+    sample_files, training_files: names of the images where they are files, in their order.
+    """
 
     epoch: float
     step: int
     ema: float
     result: ScoreResult
     labels: np.ndarray | None = None
+    sample_files: Sequence[str] | None = None
+    training_files: Sequence[str] | None = None
 
 
 def score_arrays(
@@ -181,7 +187,13 @@ def _rows(table: ScoreTable, run: str, evaluation: str) -> pa.Table:
         "d2_squared": squared_distances[:, 1],
         "memorized": table.result.memorized,
     }
+    if table.sample_files is not None:
+        columns["sample_file"] = table.sample_files
+    if table.training_files is not None:
+        columns["nearest_file"] = np.asarray(table.training_files)[indices[:, 0]]
     schema = score_schema(pa.from_numpy_dtype(integer_type(table.result.components)))
+    for name in FILES:
+        schema = schema.append(pa.field(name, pa.string())) if name in columns else schema
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -231,7 +243,8 @@ def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError("not a whole Parquet file") from error
-    if schema not in (score_schema(pa.int32()), score_schema(pa.int64())):
+    plain = pa.schema([field for field in schema if field.name not in FILES])
+    if plain not in (score_schema(pa.int32()), score_schema(pa.int64())):
         raise ValueError("not the columns of a score file")
     return rows
 
@@ -252,6 +265,14 @@ def load_images(path: Path | str) -> np.ndarray:
     images = _load_array(path)
     _check_values(path, images)
     return images[..., None] if images.ndim == 3 else images
+
+
+def file_names(path: Path | str) -> list[str] | None:
+    """Names of the images of a folder in the order of `load_images`; None for an array file."""
+    path = Path(path)
+    if not path.is_dir():
+        return None
+    return [file.relative_to(path).as_posix() for file in image_files(path)]
 
 
 def same_channels(samples: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
