@@ -88,6 +88,9 @@ class Data(Settings):
     num_classes: int | None = Field(
         None, ge=1, description="The first so many classes of the source; null is all"
     )
+    alpha: float | None = Field(
+        None, ge=0, le=1, description="Share of the second kind of images, for sources that blend"
+    )
     selection: Literal["balanced_prefix", "random"] = Field(
         "balanced_prefix", description="Class-balanced nested prefixes, or a seeded random order"
     )
@@ -202,6 +205,46 @@ class Figure(Settings):
     caption: str = Field("", description="What the paper shows there")
 
 
+class Claim(Settings):
+    """A sentence of a paper as an inequality over result rows.
+
+    A place is one number of the claim: the runs that agree in `by` and along the axis, or in `by`
+    on one side. Filters name published values at every scale, and may name the `experiment`.
+    Ratios are in %, distances in grey levels, EMM in images.
+    """
+
+    statement: str = Field(description="The claim in one sentence")
+    section: str = Field("", description="Where the paper says it")
+    figure: FigureName = Field(description="Figure or table that shows it")
+    kind: Literal[
+        "monotone-decreasing",
+        "monotone-increasing",
+        "non-monotone",
+        "greater",
+        "approximately-equal",
+        "threshold",
+    ] = Field(description="What is claimed")
+    metric: str = Field("memorization_ratio", description="What it is claimed of")
+    along: str | None = Field(
+        None, description="Axis of a (non-)monotone claim: a setting, `epoch` or another metric"
+    )
+    by: Words = Field((), description="Settings that are held fixed: it is claimed at each value")
+    where: dict[str, Scalar | list[Scalar]] = Field({}, description="Rows that it is about")
+    left: dict[str, Scalar | list[Scalar]] = Field({}, description="Rows of one side")
+    right: dict[str, Scalar | list[Scalar]] = Field({}, description="Rows of the other side")
+    over: Literal["mean", "max", "min", "range", "sd"] | None = Field(
+        None, description="How several runs at one place become a number; null allows only one"
+    )
+    op: Literal[">", ">=", "<", "<="] | None = Field(None, description="Comparison with `value`")
+    value: float | None = Field(None, description="Threshold, or what should be equalled")
+    within: float | None = Field(None, gt=0, description="Largest difference that counts as equal")
+    factor: float = Field(1.0, gt=0, description="`greater`: left exceeds so many times right")
+    peak: float | None = Field(None, description="`non-monotone`: where the maximum lies")
+    trend: bool = Field(False, description="Only the tendency is claimed, not every step")
+    before_epoch: float | None = Field(None, gt=0, description="Only checkpoints up to here")
+    interpreted: bool = Field(False, description="Its numbers are our reading, not the paper's")
+
+
 class Experiment(Settings):
     """One question: a recipe, axes that are swept, and figures."""
 
@@ -212,6 +255,7 @@ class Experiment(Settings):
     runs: list[dict[str, Any]] = Field(min_length=1, description="Items; lists in one are crossed")
     scaled: bool = Field(True, description="False: the runs are the same at every scale")
     figures: dict[FigureName, Figure] = {}
+    claims: dict[FigureName, Claim] = {}
 
 
 class Rule(Settings):
@@ -228,6 +272,9 @@ class Scale(Settings):
 
     title: str
     comparable: bool = Field(description="Whether values may be compared with published ones")
+    run_sd: float = Field(
+        0.0, ge=0, description="Standard deviation of the ratio over training seeds, in points"
+    )
     rules: dict[str, Rule] = {}
     experiments: dict[str, dict[str, Rule]] = Field(
         {}, description="Rules of single experiments, which replace the general ones"
