@@ -714,7 +714,7 @@ def test_signals_are_resumable(tmp_path, number):
     assert out == ""
 
 
-def test_planning_commands_start_light():
+def test_planning_commands_start_light(tmp_path):
     """Nothing heavy is imported where nothing is computed: a dry run has to answer at once."""
     code = """
 import sys
@@ -726,7 +726,8 @@ finally:
     heavy = ("torch", "pandas", "numpy", "pyarrow", "matplotlib", "snakemake")
     print([name for name in heavy if name in sys.modules])
 """
-    for words in (["runs", "--experiments=all"], ["settings"], ["--help"]):
+    nothing_made = json.dumps({"scale": "quick", "experiments": "all", "results": str(tmp_path)})
+    for words in (["runs", f"--config={nothing_made}"], ["settings"], ["--help"]):
         program = code.format(words=words)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
