@@ -22,8 +22,8 @@ from emm.expansion import (
     scale_path,
     shipped_experiments,
     transform,
-    values_of,
 )
+from emm.filters import parse_filter, shows, value_of
 from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
 from emm.resolve import resolve
 from emm.spec import (
@@ -51,7 +51,7 @@ KEYS = {  # how a figure is read
 }
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score"),
-    *("tables", "experiment_tables", "figure", "report", "plan"),
+    *("tables", "experiment_tables", "figure", "report", "plan", "replication"),
 )
 
 
@@ -263,7 +263,7 @@ def _selected(rows: list[Row], config: Config) -> list[Row]:
     """Rows that the config keeps, each by its experiment's entry in `select`."""
     where = f"config: select: {config.scale}"
     selections = {
-        name: [_filter(wanted, f"{where}: {name}") for wanted in alternatives]
+        name: [parse_filter(wanted, f"{where}: {name}") for wanted in alternatives]
         for name, alternatives in config.select.get(config.scale, {}).items()
         if alternatives
     }
@@ -277,26 +277,10 @@ def _selected(rows: list[Row], config: Config) -> list[Row]:
     return kept
 
 
-def _filter(wanted: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
-    """Allowed values by setting, as strict as those of an experiment."""
-    return {
-        key: [flatten(parse_recipe({key: value}, where))[key] for value in values_of(key, content)]
-        for key, content in wanted.items()
-    }
-
-
 def _selects(wanted: Mapping[str, list[Any]], row: Row) -> bool:
     """Whether a row has allowed values, as published or at the scale."""
     return all(
-        row.published[key] in values or row.settings[key] in values
-        for key, values in wanted.items()
-    )
-
-
-def _shows(wanted: Mapping[str, list[Any]], row: Row) -> bool:
-    """Whether a row passes a figure's filter, which names published values at every scale."""
-    return all(
-        (row.settings if row.published[key] is None else row.published)[key] in values
+        value_of(row, key) in values or (key in DEFAULTS and row.settings[key] in values)
         for key, values in wanted.items()
     )
 
@@ -344,8 +328,8 @@ def _figures(
             if figure_name in RULES:
                 raise UserError(f"{where}: is the name of a rule; choose another")
             _check_figure(figure, where)
-            wanted = _filter(figure.where, f"{where}: where")
-            passing = [row for row in own if _shows(wanted, row)]
+            wanted = parse_filter(figure.where, f"{where}: where")
+            passing = [row for row in own if shows(wanted, row)]
             if not passing:
                 raise UserError(f"{where}: where: no run of the experiment has these values")
             shown = tuple(row for row in passing if id(row) in rows)
