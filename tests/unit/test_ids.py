@@ -8,7 +8,14 @@ from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from emm import ids, spec
-from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
+from emm.ids import (
+    evaluation_settings,
+    identity,
+    run_id,
+    source_id,
+    source_settings,
+    subset_id,
+)
 from emm.resolve import resolve
 from emm.spec import DEFAULTS, digest
 
@@ -19,6 +26,7 @@ OTHER_VALUES = {
     "data.size": 2000,
     "data.resolution": 16,
     "data.num_classes": 5,
+    "data.alpha": 0.2,
     "data.selection": "random",
     "data.seed": 1,
     "data.cross_width": 2,
@@ -127,6 +135,31 @@ def test_other_ids_stay():
     assert source_id(settings) == "cifar10-44136fa3"
 
 
+@pytest.mark.parametrize(
+    ("alpha", "slug"), [(0.2, "a0.2"), (0.0, "a0"), (0, "a0"), (1.0, "a1"), (0.125, "a0.125")]
+)
+def test_blends_say_their_share(alpha, slug):
+    settings = SIZED | {"data.dataset": "digits_blend", "data.alpha": alpha}
+    assert subset_id(settings).startswith(f"digits_blend-32px-n1000-{slug}-")
+    assert run_id(settings | {"labels.kind": "unique"}).startswith(
+        f"digits_blend-32px-n1000-{slug}-unique-ddpmpp-c128b2-"
+    )
+    assert source_id(settings) == source_id(settings | {"data.alpha": 0.7})
+
+
+def test_a_source_that_is_reduced_while_read_has_a_resolution():
+    ids_of = {
+        resolution: source_id(SIZED | {"data.dataset": "ffhq", "data.resolution": resolution})
+        for resolution in (64, 32, 16)
+    }
+    assert len(set(ids_of.values())) == 3
+    assert all(name.startswith(f"ffhq-{size}px-") for size, name in ids_of.items())
+    faces = SIZED | {"data.dataset": "ffhq", "data.resolution": 64}
+    assert source_settings(faces) == {"data.dataset": "ffhq", "data.resolution": 64}
+    assert source_id(faces | {"data.size": 2000}) == source_id(faces)
+    assert source_id(faces | {"data.path": "x"}) != source_id(faces)
+
+
 def test_a_folder_without_a_resolution():
     settings = {"data.dataset": "folder", "data.path": "x", "data.resolution": None}
     assert run_id(SIZED | settings).startswith("folder-n1000-ddpmpp-c128b2-")
@@ -175,4 +208,4 @@ def test_ids_say_whether_runs_are_the_same(one, other, random):
 @given(choices)
 def test_ids_are_file_names(settings):
     for name in (run_id(SIZED | settings), subset_id(SIZED | settings)):
-        assert re.fullmatch(r"[a-z0-9_]+(-[a-z0-9]+)+-[0-9a-f]{8}", name)
+        assert re.fullmatch(r"[a-z0-9_]+(-[a-z0-9.]+)+-[0-9a-f]{8}", name)

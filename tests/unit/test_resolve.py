@@ -6,6 +6,9 @@ from emm.errors import UserError
 from emm.resolve import fill, label_classes, resolve
 from emm.spec import DEFAULTS
 
+DOGS = {"data.dataset": "cifar10_imagenet_dog", "data.alpha": 0.2}
+FACES = {"data.dataset": "ffhq", "data.resolution": 64}
+
 
 def resolved(settings: dict) -> dict:
     return resolve(DEFAULTS | {"data.size": 1000} | settings, "mine.yaml: runs item 1")
@@ -40,6 +43,16 @@ def test_a_folder_has_as_many_classes_as_it_has():
     settings = {"data.dataset": "folder", "labels.kind": "true", "data.size": 10}
     assert label_classes(DEFAULTS | settings) == 0
     assert label_classes(DEFAULTS | settings | {"labels.num_classes": 3}) == 3
+
+
+def test_blends_and_faces():
+    blend = resolved(DOGS | {"labels.kind": "true"})
+    assert (blend["data.num_classes"], blend["labels.num_classes"]) == (2, 2)
+    assert (blend["data.alpha"], blend["data.size"]) == (0.2, 1000)
+    assert resolved(FACES | {"data.size": None})["data.size"] == 10_000
+    for settings in (DOGS, FACES):
+        assert resolved(settings | {"data.path": "elsewhere"})["data.path"] == "elsewhere"
+        assert resolved(settings)["data.path"] is None
 
 
 def test_filling_leaves_what_only_the_files_tell():
@@ -86,8 +99,25 @@ def test_the_optimum_has_no_training():
         ({"data.resolution": 64}, "data.resolution 64: the images have 32 pixels"),
         ({"data.resolution": 30}, "data.resolution: 30 px cannot be halved 2 times"),
         ({"data.resolution": 2}, "2 px cannot be halved 2 times"),
-        ({"data.path": "x"}, "data.path: goes with data.dataset folder, and only with it"),
-        ({"data.dataset": "folder"}, "data.path: goes with data.dataset folder"),
+        (
+            {"data.path": "x"},
+            "data.path: goes with data.dataset cifar10_imagenet_dog or ffhq or folder; null for ci",
+        ),
+        ({"data.dataset": "folder"}, "data.path: goes with data.dataset folder; set it"),
+        (
+            {"data.alpha": 0.5},
+            "data.alpha: goes with data.dataset digits_blend or cifar10_imagenet_dog; null for cif",
+        ),
+        ({"data.dataset": "folder", "data.path": "x", "data.alpha": 0.0}, "null for folder"),
+        ({"data.dataset": "digits_blend"}, "data.alpha: needed for digits_blend: the share from"),
+        ({**DOGS, "data.alpha": None}, "data.alpha: needed for cifar10_imagenet_dog"),
+        ({**DOGS, "data.size": 2001}, "data.size 2001: a blend of this source has at most 2000"),
+        ({**DOGS, "data.size": None}, "data.size: needed for a source that blends"),
+        ({**DOGS, "data.num_classes": 1}, "data.num_classes 1: a blend has two"),
+        ({**DOGS, "data.selection": "random"}, "data.selection random: a blend takes the first"),
+        ({**FACES, "data.resolution": None}, "data.resolution: needed for ffhq"),
+        ({**FACES, "data.size": 10001}, "data.size 10001: the source has only 10000 such images"),
+        ({**FACES, "labels.kind": "true"}, "ffhq has no classes"),
         ({"data.dataset": "folder", "data.path": "x", "data.size": None}, "data.size: needed"),
         ({"data.dataset": "mondrian", "labels.kind": "true"}, "mondrian has no classes"),
         ({"labels.num_classes": 3}, "labels.num_classes 3: none labels have 0"),

@@ -74,22 +74,47 @@ def _json(text: str) -> Any:
 
 
 @app.command()
-def data(set: Set = [], cache: Path = Path("data"), *, output: Output) -> None:  # noqa: B006
+def data(
+    set: Set = [],  # noqa: B006
+    cache: Annotated[Path, typer.Option(help="Downloaded and supplied data.")] = Path("data"),
+    output: Annotated[Path | None, typer.Option(help="File to write.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look through the files that are there.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Readers of large images.")] = min(4, CORES),
+) -> None:
     """Fetch or generate a data source and write it in the one internal form."""
+    s = settings_from(set)
+    if check:
+        _check_data(s, cache, threads)
+        return
+    if output is None:
+        raise UserError("--output: name the file to write, or --check what is there")
     from emm.data.sources import load_source
     from emm.data.stage import write_source
 
-    s = settings_from(set)
     source = load_source(
         s["data.dataset"],
         path=s["data.path"],
         cache=cache,
+        resolution=s["data.resolution"],
+        threads=threads,
         seed=s["data.seed"],
         cross_width=s["data.cross_width"],
         cross_position=s["data.cross_position"],
         margin=s["data.cross_margin"],
     )
     write_source(output, source)
+
+
+def _check_data(settings: dict[str, Any], cache: Path, threads: int) -> None:
+    from emm.data.check import check_source
+    from emm.data.sources import Place
+
+    path, resolution = settings["data.path"], settings["data.resolution"]
+    place = Place(None if path is None else Path(path), cache, resolution, threads)
+    for line in check_source(settings["data.dataset"], place):
+        print(line)
 
 
 @app.command()
@@ -102,6 +127,7 @@ def subset(source: Path, set: Set = [], *, output: Output) -> None:  # noqa: B00
         read_source(source),
         size=s["data.size"],
         num_classes=s["data.num_classes"],
+        alpha=s["data.alpha"],
         selection=s["data.selection"],
         selection_seed=s["data.seed"],
         resolution=s["data.resolution"],

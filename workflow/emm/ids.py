@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from emm.data.catalogue import source_info
 from emm.spec import RECIPE_VERSION, Train, differing, digest
 
 GENERATED = ("data.seed", "data.cross_width", "data.cross_position", "data.cross_margin")
@@ -13,7 +14,12 @@ EVALUATION_KEYS = ("eval", "train.epochs", "train.ema")
 
 def source_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a source and differ from their defaults."""
-    return differing(settings, SOURCE_KEYS)
+    return differing(settings, (*SOURCE_KEYS, *_reduced_to(settings)))
+
+
+def _reduced_to(settings: Mapping[str, Any]) -> list[str]:
+    """The resolution, where images are reduced to it while they are read."""
+    return ["data.resolution"] if source_info(settings["data.dataset"]).reduced else []
 
 
 def subset_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +50,10 @@ def _subset_slug(s: Mapping[str, Any]) -> str:
     resolution = f"{s['data.resolution']}px" if s["data.resolution"] else ""
     labels = {"none": "", "random": f"random{s['labels.num_classes']}"}
     kind = labels.get(s["labels.kind"], s["labels.kind"])
-    return "-".join(filter(None, [s["data.dataset"], resolution, f"n{s['data.size']}", kind]))
+    alpha = s.get("data.alpha")
+    blend = "" if alpha is None else f"a{alpha:g}"
+    parts = [s["data.dataset"], resolution, f"n{s['data.size']}", blend, kind]
+    return "-".join(filter(None, parts))
 
 
 def subset_id(settings: Mapping[str, Any]) -> str:
@@ -54,4 +63,6 @@ def subset_id(settings: Mapping[str, Any]) -> str:
 
 def source_id(settings: Mapping[str, Any]) -> str:
     """Readable slug and hash of a data source."""
-    return f"{settings['data.dataset']}-{digest(source_settings(settings))}"
+    resolution = [f"{settings[key]}px" for key in _reduced_to(settings)]
+    name = "-".join([settings["data.dataset"], *resolution])
+    return f"{name}-{digest(source_settings(settings))}"

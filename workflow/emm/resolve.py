@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emm.data.catalogue import SourceInfo, check_subset, source_info
+from emm.data.catalogue import SOURCES, SourceInfo, check_subset, source_info
 from emm.errors import UserError
 from emm.limits import check_network
 from emm.spec import DEFAULTS
@@ -13,17 +13,20 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
     """Settings with sizes and class counts filled in; UserError for what cannot be trained."""
     try:
         info = fill(settings)
+        _check_alpha(settings, info)
         if settings["data.size"] is None:
-            raise UserError("data.size: needed for a source whose size is not known beforehand")
+            reason = "that blends" if info.blends else "whose size is not known beforehand"
+            raise UserError(f"data.size: needed for a source {reason}")
         check_subset(
             settings["data.dataset"],
             size=settings["data.size"],
             num_classes=settings["data.num_classes"],
+            alpha=settings["data.alpha"],
             selection=settings["data.selection"],
             resolution=settings["data.resolution"],
             label_kind=settings["labels.kind"],
         )
-        _check_path(settings)
+        _check_path(settings, info)
         if settings["model.arch"] != "optimum":
             _check_network(settings, settings["data.resolution"] or info.resolution)
         settings["labels.num_classes"] = label_classes(settings)
@@ -35,16 +38,31 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
 def fill(settings: dict[str, Any]) -> SourceInfo:
     """Fill in the size and the number of classes of the source as far as it is known."""
     info = source_info(settings["data.dataset"])
-    if settings["data.size"] is None:
+    if settings["data.size"] is None and not info.blends:
         settings["data.size"] = info.size
     if settings["data.num_classes"] is None and info.classes:
         settings["data.num_classes"] = info.classes
     return info
 
 
-def _check_path(settings: Mapping[str, Any]) -> None:
-    if (settings["data.dataset"] == "folder") != (settings["data.path"] is not None):
-        raise UserError("data.path: goes with data.dataset folder, and only with it")
+def _check_alpha(settings: Mapping[str, Any], info: SourceInfo) -> None:
+    dataset, alpha = settings["data.dataset"], settings["data.alpha"]
+    if info.blends and alpha is None:
+        raise UserError(
+            f"data.alpha: needed for {dataset}: the share from 0 to 1 of its second kind"
+        )
+    if not info.blends and alpha is not None:
+        blends = " or ".join(name for name, other in SOURCES.items() if other.blends)
+        raise UserError(f"data.alpha: goes with data.dataset {blends}; null for {dataset}")
+
+
+def _check_path(settings: Mapping[str, Any], info: SourceInfo) -> None:
+    dataset, path = settings["data.dataset"], settings["data.path"]
+    if dataset == "folder" and path is None:
+        raise UserError("data.path: goes with data.dataset folder; set it to the folder")
+    if path is not None and not info.takes_path:
+        takers = " or ".join(sorted(name for name, other in SOURCES.items() if other.takes_path))
+        raise UserError(f"data.path: goes with data.dataset {takers}; null for {dataset}")
 
 
 def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:

@@ -10,6 +10,7 @@ rule data:
     log:
         f"{ROOT}/logs/data/{{source}}.log",
     priority: 20
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=60,
@@ -23,6 +24,7 @@ rule data:
         emm data \
             {params.settings:q} \
             --cache {params.cache:q} \
+            --threads {threads} \
             --output {output:q} \
             2>{log:q}
         """

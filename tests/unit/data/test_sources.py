@@ -21,7 +21,8 @@ from emm.data.stage import (
 from emm.data.subsets import select
 from emm.errors import UserError
 
-LOADABLE = sorted(set(SOURCES) - {"cifar10", "folder"})
+SUPPLIED = {"cifar10", "cifar10_imagenet_dog", "ffhq", "folder"}
+LOADABLE = sorted(set(SOURCES) - SUPPLIED)
 
 
 @pytest.mark.parametrize("dataset", LOADABLE)
@@ -75,7 +76,12 @@ SOURCE_OF = {name: load_source(name) for name in ("digits", "mondrian")}
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("cifar", {}, "allowed: cifar10, digits, folder"),
+        ("cifar", {}, "allowed: cifar10, digits, "),
+        ("ffhq", {"resolution": None}, "data.resolution: needed for ffhq"),
+        ("ffhq", {"resolution": 2048}, "the images have 1024 pixels"),
+        ("ffhq", {"resolution": 64, "size": 10_001}, "only 10000"),
+        ("ffhq", {"resolution": 64, "label_kind": "true"}, "has no classes"),
+        ("cifar10_imagenet_dog", {"size": 2001, "alpha": 0.5}, "has at most 2000"),
         ("digits", {"resolution": 16}, "the images have 8 pixels"),
         ("mondrian", {"label_kind": "true"}, "has no classes"),
         ("mondrian", {"size": 14_000}, "only 10000"),

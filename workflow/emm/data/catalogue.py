@@ -26,7 +26,9 @@ class SourceInfo:
 
     resolution: height and width in pixels; channels: 1 or 3; size: images, for a generated
     source the default number. class_names and class_counts (images per class) are empty when
-    the source has no classes.
+    the source has no classes. takes_path: files may lie at data.path. blends: the two classes are
+    mixed by data.alpha. reduced: images are brought to data.resolution while they are read, so
+    that it belongs to the source.
     """
 
     resolution: int | None
@@ -35,6 +37,9 @@ class SourceInfo:
     class_names: tuple[str, ...] | None = ()
     class_counts: tuple[int, ...] | None = ()
     generated: bool = False
+    takes_path: bool = False
+    blends: bool = False
+    reduced: bool = False
 
     @property
     def classes(self) -> int | None:
@@ -52,7 +57,12 @@ SOURCES = {
     "digits": SourceInfo(
         8, 1, 1797, tuple("0123456789"), (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
     ),
-    "folder": SourceInfo(None, None, None, None, None),
+    "digits_blend": SourceInfo(8, 1, 1797, ("3", "other digits"), (183, 1614), blends=True),
+    "cifar10_imagenet_dog": SourceInfo(
+        32, 3, 4000, ("cifar10", "imagenet"), (2000, 2000), takes_path=True, blends=True
+    ),
+    "ffhq": SourceInfo(1024, 3, 10_000, takes_path=True, reduced=True),
+    "folder": SourceInfo(None, None, None, None, None, takes_path=True),
     "gaussian_mixture": SourceInfo(32, 3, 10_000, generated=True),
     "mondrian": SourceInfo(32, 3, 10_000, generated=True),
     "random_ink": SourceInfo(32, 3, 10_000, generated=True),
@@ -71,6 +81,7 @@ def check_subset(
     *,
     size: int | None,
     num_classes: int | None = None,
+    alpha: float | None = None,
     selection: str = "balanced_prefix",
     resolution: int | None = None,
     label_kind: str = "none",
@@ -83,11 +94,13 @@ def check_subset(
     info = source_info(dataset)
     if resolution and info.resolution and resolution > info.resolution:
         raise UserError(too_large(resolution, info.resolution))
+    if info.reduced and not resolution:
+        raise UserError(no_resolution(dataset))
     if label_kind == "true" and info.classes == 0:
         raise UserError(f"labels.kind true: {dataset} has no classes")
     if info.class_counts is not None:
         available = source_size if info.generated and source_size else info.size
-        shares(size, info.class_counts, available, num_classes, selection)
+        shares(size, info.class_counts, available, num_classes, selection, alpha)
 
 
 def shares(
@@ -96,17 +109,22 @@ def shares(
     available: int,
     num_classes: int | None,
     selection: str,
+    alpha: float | None = None,
 ) -> tuple[int, ...]:
     """Images that each class gives to a subset of `size` images, if it can be made at all.
 
-    counts: images per class, empty without classes; available: images of the source. The result
-    is empty when classes play no part: a plain prefix or a random selection.
+    counts: images per class, empty without classes; available: images of the source; alpha: share
+    of the second of two classes, if they blend. The result is empty when classes play no part: a
+    plain prefix or a random selection.
     """
     if selection not in SELECTIONS:
         allowed = ", ".join(SELECTIONS)
         raise UserError(f"data.selection: no selection {selection!r}; allowed: {allowed}")
     if size is not None and size < 1:
         raise UserError(f"data.size {size}: a subset needs at least one image")
+    if alpha is not None:
+        _check_blend(counts, num_classes, selection)
+        return blend_shares(size, counts, alpha)
     used = _used_counts(counts, num_classes)
     total = sum(used) if counts else available
     if size is not None and size > total:
@@ -123,6 +141,35 @@ def _used_counts(counts: Sequence[int], num_classes: int | None) -> Sequence[int
     if not 1 <= num_classes <= len(counts):
         raise UserError(f"data.num_classes {num_classes}: the source has {len(counts)} classes")
     return counts[:num_classes]
+
+
+def _check_blend(counts: Sequence[int], num_classes: int | None, selection: str) -> None:
+    if len(counts) != 2:
+        raise UserError(f"data.alpha: blends two classes; the source has {len(counts)}")
+    if num_classes not in (None, 2):
+        raise UserError(f"data.num_classes {num_classes}: a blend has two, leave it out")
+    if selection != "balanced_prefix":
+        raise UserError(f"data.selection {selection}: a blend takes the first images of each kind")
+
+
+def blend_shares(size: int | None, counts: Sequence[int], alpha: float) -> tuple[int, int]:
+    """Images of each of two kinds (Gu et al. 2023, Fig. 2c): int(N (1 - alpha)) and the rest.
+
+    Truncated in floating point, as published: N = 1000 and alpha = 0.8 are 199 and 801. At most
+    as many images as there are of the commoner kind.
+    """
+    if size is None:
+        raise UserError("data.size: needed for a blend, which has no size of its own")
+    if size > max(counts):
+        raise UserError(f"data.size {size}: a blend of this source has at most {max(counts)}")
+    wanted = (first := int(size * (1 - alpha)), size - first)
+    for kind, share, count in zip(("first", "second"), wanted, counts, strict=True):
+        if share > count:
+            raise UserError(
+                f"data.size {size}: with data.alpha {alpha:g} needs {share} images of the {kind} "
+                f"kind, of which there are {count}"
+            )
+    return wanted
 
 
 def balanced_shares(size: int | None, counts: Sequence[int]) -> tuple[int, ...]:
@@ -150,3 +197,8 @@ def balanced_shares(size: int | None, counts: Sequence[int]) -> tuple[int, ...]:
 def too_large(resolution: int, native: int) -> str:
     """The message for a resolution above that of the images."""
     return f"data.resolution {resolution}: the images have {native} pixels and are not enlarged"
+
+
+def no_resolution(dataset: str) -> str:
+    """The message for a source that cannot be kept at the resolution of its files."""
+    return f"data.resolution: needed for {dataset}, which is reduced while it is read; set 64, say"

@@ -53,9 +53,8 @@ def read_cifar10(
 
 def fetch_cifar10(cache: Path | str) -> Path:
     """Path of CIFAR-10 in the cache folder; downloads the archive when it is not there."""
-    for name in (FOLDER, ARCHIVE):
-        if (Path(cache) / name).exists():
-            return Path(cache) / name
+    if place := cached_cifar10(cache):
+        return place
     import pooch
 
     try:
@@ -64,8 +63,15 @@ def fetch_cifar10(cache: Path | str) -> Path:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(
             f"cannot download {URL} ({reason}); fetch it on another machine and put it "
-            f"at {Path(cache) / ARCHIVE}, or name its folder as `cache` in config.yaml"
+            f"at {Path(cache) / ARCHIVE}, or name its folder as `cache` in config.yaml "
+            "(docs/data.md)"
         ) from error
+
+
+def cached_cifar10(cache: Path | str) -> Path | None:
+    """Path of CIFAR-10 in the cache folder, extracted or packed, if it is there."""
+    places = (Path(cache) / name for name in (FOLDER, ARCHIVE))
+    return next((place for place in places if place.exists()), None)
 
 
 def _locate(path: Path) -> Path:

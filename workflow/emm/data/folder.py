@@ -1,6 +1,6 @@
 """Folders of images as arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -37,14 +37,16 @@ def read_folder(path: Path | str) -> Folder:
     """
     path = Path(path)
     files = image_files(path)
-    headers = [_read(file, lambda image: (image.mode, image.size)) for file in files]
+    headers = [read_image(file, lambda image: (image.mode, image.size)) for file in files]
     _check_depth(files, [mode for mode, _ in headers])
     _check_sizes(files, [size for _, size in headers])
     mode = "L" if all(mode in GREY for mode, _ in headers) else "RGB"
     width, height = headers[0][1]
     images = np.empty((len(files), height, width, len(mode)), np.uint8)
     for image, file in zip(images, files, strict=True):
-        image[:] = _read(file, lambda opened: np.array(opened.convert(mode))).reshape(image.shape)
+        image[:] = read_image(file, lambda opened: np.array(opened.convert(mode))).reshape(
+            image.shape
+        )
     names = [file.relative_to(path) for file in files]
     class_of = ["/".join(name.parent.parts) for name in names]
     return Folder(images, [name.as_posix() for name in names], class_of)
@@ -55,20 +57,25 @@ def image_files(path: Path | str) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
+    if found := list(find_images(path)):
+        return found
+    kinds = ", ".join(sorted(SUFFIXES))
+    raise UserError(f"{path}: no images in this folder (looked for {kinds})")
+
+
+def find_images(path: Path, pattern: str = "**/*") -> Iterator[Path]:
+    """Image files below a folder, ordered by path; hidden ones are passed over."""
     found = [
         file
-        for file in path.rglob("*")
+        for file in path.glob(pattern)
         if file.suffix.lower() in SUFFIXES
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.is_file()
     ]
-    if not found:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{path}: no images in this folder (looked for {kinds})")
-    return sorted(found, key=lambda file: file.relative_to(path).parts)
+    found.sort(key=lambda file: file.relative_to(path).parts)
+    return (file for file in found if file.is_file())
 
 
-def _read(file: Path, get: Callable[[Image.Image], Result]) -> Result:
+def read_image(file: Path, get: Callable[[Image.Image], Result]) -> Result:
     """What `get` makes of an image; a file that Pillow cannot read is a UserError."""
     try:
         with Image.open(file) as image:
@@ -78,10 +85,15 @@ def _read(file: Path, get: Callable[[Image.Image], Result]) -> Result:
         raise UserError(f"{file}: cannot be read as an image ({reason})") from error
 
 
+def check_depth(file: Path, mode: str) -> None:
+    """UserError for an image, by Pillow's name of its format, that has more than 8 bits."""
+    if mode.startswith(DEEP):
+        raise UserError(f"{file}: more than 8 bits per channel; convert it to 8 bits first")
+
+
 def _check_depth(files: list[Path], modes: list[str]) -> None:
     for file, mode in zip(files, modes, strict=True):
-        if mode.startswith(DEEP):
-            raise UserError(f"{file}: more than 8 bits per channel; convert it to 8 bits first")
+        check_depth(file, mode)
 
 
 def _check_sizes(files: list[Path], sizes: list[tuple[int, int]]) -> None:

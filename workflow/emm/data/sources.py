@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from emm.data import cifar, synthetic
-from emm.data.catalogue import SOURCES, source_info
+from emm.data.catalogue import CIFAR10_CLASSES, SOURCES, source_info
 from emm.errors import UserError
 from emm.files import checked
+
+BLENDED_DIGIT = 3  # the first kind of digits_blend; the second are all other digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +47,31 @@ class Source:
         return len(self.class_names)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where files of a source lie, and how they are read.
+
+    path: what the user names; cache: folder of downloaded and supplied data; resolution: that
+    large images are reduced to; threads: that read them.
+    """
+
+    path: Path | None = None
+    cache: Path = Path("data")
+    resolution: int | None = None
+    threads: int = 1
+
+    def folder(self, name: str) -> Path:
+        """The user's path, else a folder of the cache."""
+        return self.path or self.cache / name
+
+
 def load_source(
     dataset: str,
     *,
     path: Path | str | None = None,
     cache: Path | str = "data",
+    resolution: int | None = None,
+    threads: int = 1,
     size: int | None = None,
     seed: int = 0,
     cross_width: int = 1,
@@ -58,13 +80,16 @@ def load_source(
 ) -> Source:
     """The source called `dataset` in catalogue.SOURCES.
 
-    path: local copy of cifar10, or what `folder` reads; cache: folder for downloads; size, seed:
-    of generated sources, by default as many images as the catalogue says; cross_width,
-    cross_position, margin: of mondrian. Every source ignores what is not for it.
+    path: local copy of cifar10 or ffhq, ImageNet's folders for cifar10_imagenet_dog, or what
+    `folder` reads; cache: folder for downloads and supplied data; resolution: of ffhq; threads:
+    that read large images; size, seed: of generated sources, by default as many images as the
+    catalogue says; cross_width, cross_position, margin: of mondrian. Every source ignores what is
+    not for it.
     """
     info = source_info(dataset)
     if not info.generated:
-        return LOADERS[dataset](path, Path(cache))
+        place = Place(None if path is None else Path(path), Path(cache), resolution, threads)
+        return LOADERS[dataset](place)
     count = info.size if size is None else size
     if count < 1:
         raise UserError(f"{dataset}: cannot generate {count} images")
@@ -73,7 +98,7 @@ def load_source(
     return Source(images, np.full(count, -1))
 
 
-def _digits(path: Path | str | None, cache: Path) -> Source:
+def _digits(place: Place) -> Source:
     """Handwritten digits of scikit-learn, 8x8, values 0..16 stretched to 0..255."""
     from sklearn.datasets import load_digits
 
@@ -82,16 +107,54 @@ def _digits(path: Path | str | None, cache: Path) -> Source:
     return Source(images, digits.target.astype(np.int64), SOURCES["digits"].class_names)
 
 
-def _cifar10(path: Path | str | None, cache: Path) -> Source:
-    images, labels = cifar.read_cifar10(cifar.fetch_cifar10(cache) if path is None else path)
+def _cifar10(place: Place) -> Source:
+    images, labels = cifar.read_cifar10(place.path or cifar.fetch_cifar10(place.cache))
     return Source(images, labels, SOURCES["cifar10"].class_names)
 
 
-def _folder(path: Path | str | None, cache: Path) -> Source:
+def _digits_blend(place: Place) -> Source:
+    """The images of one digit and then all others, each in file order."""
+    digits = _digits(place)
+    is_second = digits.labels != BLENDED_DIGIT
+    order = np.argsort(is_second, kind="stable")
+    labels = is_second[order].astype(np.int64)
+    return Source(digits.images[order], labels, SOURCES["digits_blend"].class_names)
+
+
+def _cifar10_imagenet_dog(place: Place) -> Source:
+    """The first dogs of CIFAR-10 in file order, and then as many of ImageNet, shuffled once."""
+    from emm.data.imagenet_dogs import REDUCTION, dog_files
+    from emm.data.reduced import read_reduced
+
+    info, folder = SOURCES["cifar10_imagenet_dog"], place.folder("imagenet_dogs")
+    files = dog_files(folder)
+    cifar10 = _cifar10(Place(cache=place.cache))
+    rows = np.flatnonzero(cifar10.labels == CIFAR10_CLASSES.index("dog"))[: info.class_counts[0]]
+    images = np.concatenate([cifar10.images[rows], read_reduced(files, REDUCTION, place.threads)])
+    labels = np.repeat([0, 1], [len(rows), len(files)])
+    names = [f"cifar10/{row}" for row in rows]
+    names += [file.relative_to(folder).as_posix() for file in files]
+    return Source(images, labels, info.class_names, tuple(names))
+
+
+def _ffhq(place: Place) -> Source:
+    """The first faces of a folder, reduced to the resolution."""
+    from emm.data.ffhq import ffhq_files, ffhq_folder, ffhq_reduction
+    from emm.data.reduced import read_reduced
+
+    folder = ffhq_folder(place.folder("ffhq"))
+    reduction, files = ffhq_reduction(place.resolution), ffhq_files(folder)
+    images = read_reduced(files, reduction, place.threads)
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    return Source(images, np.full(len(files), -1), (), names)
+
+
+def _folder(place: Place) -> Source:
     """The user's own images: a folder, whose sub-folders are classes, or an array file."""
+    path = place.path
     if path is None:
         raise UserError("data.dataset folder: set data.path to a folder of images or an array file")
-    if Path(path).suffix in (".npy", ".npz") and not Path(path).is_dir():
+    if path.suffix in (".npy", ".npz") and not path.is_dir():
         return checked(path, _array_source)
     from emm.data.folder import read_folder
 
@@ -133,9 +196,12 @@ def _classes_of(
     return labels, tuple(str(value) for value in known)
 
 
-LOADERS: dict[str, Callable[[Path | str | None, Path], Source]] = {
+LOADERS: dict[str, Callable[[Place], Source]] = {
     "cifar10": _cifar10,
+    "cifar10_imagenet_dog": _cifar10_imagenet_dog,
     "digits": _digits,
+    "digits_blend": _digits_blend,
+    "ffhq": _ffhq,
     "folder": _folder,
 }
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {

@@ -48,6 +48,7 @@ def build_subset(
     *,
     size: int | None = None,
     num_classes: int | None = None,
+    alpha: float | None = None,
     selection: str = "balanced_prefix",
     selection_seed: int = 0,
     resolution: int | None = None,
@@ -62,7 +63,12 @@ def build_subset(
     UserError if fewer than two images differ: the ratio of distances would mean nothing.
     """
     index = select(
-        source, size=size, num_classes=num_classes, selection=selection, seed=selection_seed
+        source,
+        size=size,
+        num_classes=num_classes,
+        alpha=alpha,
+        selection=selection,
+        seed=selection_seed,
     )
     images, classes = source.images[index], source.labels[index]
     images = resize(images, resolution or min(images.shape[1:3]))

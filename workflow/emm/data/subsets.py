@@ -14,6 +14,7 @@ def select(
     *,
     size: int | None = None,
     num_classes: int | None = None,
+    alpha: float | None = None,
     selection: str = "balanced_prefix",
     seed: int = 0,
 ) -> np.ndarray:
@@ -24,13 +25,14 @@ def select(
     N < k, the first N classes give one each. Without classes: the first N images.
     random: the first N of the images (of the first k classes) in an order that the seed fixes.
     Subsets of one seed are nested, balanced ones where k divides N. size None takes everything;
-    num_classes None all classes. UserError if the source has too few images.
+    num_classes None all classes. With alpha the first int(N (1 - alpha)) images of the first of
+    two classes, then the first of the second. UserError if the source has too few images.
     """
     classes = len(source.class_names)
     counts = np.bincount(source.labels[source.labels >= 0], minlength=classes).tolist()
-    wanted = shares(size, counts if classes else (), len(source), num_classes, selection)
+    wanted = shares(size, counts if classes else (), len(source), num_classes, selection, alpha)
     if selection == "random":
-        return _random_order(_pool(source.labels, num_classes), seed)[:size]
+        return random_order(_pool(source.labels, num_classes), seed, "selection")[:size]
     if not classes:
         return np.arange(len(source))[:size]
     rows = [np.flatnonzero(source.labels == c)[:share] for c, share in enumerate(wanted)]
@@ -45,9 +47,9 @@ def _pool(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
     return np.flatnonzero((labels >= 0) & (labels < limit))
 
 
-def _random_order(rows: np.ndarray, seed: int) -> np.ndarray:
+def random_order(rows: np.ndarray, seed: int, purpose: str) -> np.ndarray:
     """Rows sorted by random keys; raw bits, whose stream NumPy keeps across versions."""
-    keys = generator(seed, "selection").bit_generator.random_raw(len(rows))
+    keys = generator(seed, purpose).bit_generator.random_raw(len(rows))
     return rows[np.argsort(keys, kind="stable")]
 
 

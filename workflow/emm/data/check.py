@@ -1,0 +1,75 @@
+"""What lies where sources are expected: looked through before anything is trained on it."""
+
+from collections.abc import Callable, Sequence
+
+from emm.data import cifar
+from emm.data.catalogue import source_info
+from emm.data.ffhq import ffhq_files, ffhq_folder, ffhq_reduction
+from emm.data.imagenet_dogs import REDUCTION, SYNSETS, dog_files
+from emm.data.reduced import image_sizes
+from emm.data.sources import Place, load_source
+from emm.errors import UserError
+
+
+def check_source(dataset: str, place: Place) -> list[str]:
+    """A line for each thing that was found; UserError for the first that is missing or unfit.
+
+    Downloads nothing. Sources that need no files, and the user's own folder, are loaded.
+    """
+    return CHECKS.get(dataset, _loaded)(dataset, place)
+
+
+def _cifar10(dataset: str, place: Place) -> list[str]:
+    path = place.path or cifar.cached_cifar10(place.cache)
+    if path is None:
+        raise UserError(
+            f"{place.cache}: has neither {cifar.ARCHIVE} nor {cifar.FOLDER}, which `emm data` "
+            "without --check downloads (docs/data.md)"
+        )
+    images, _ = cifar.read_cifar10(path)
+    return [f"cifar10: {path}: MD5 as published, {len(images):,} training images"]
+
+
+def _dogs(dataset: str, place: Place) -> list[str]:
+    folder = place.folder("imagenet_dogs")
+    lines = _cifar10(dataset, Place(cache=place.cache))
+    files = dog_files(folder)
+    sizes = image_sizes(files, REDUCTION, place.threads)
+    found = f"{len(SYNSETS)} of {len(SYNSETS)} synsets, {len(files):,} images"
+    return [*lines, f"imagenet_dogs: {folder}: {found}, {_extent(sizes)}"]
+
+
+def _ffhq(dataset: str, place: Place) -> list[str]:
+    folder = ffhq_folder(place.folder("ffhq"))
+    reduction, files = ffhq_reduction(place.resolution), ffhq_files(folder)
+    sizes = image_sizes(files, reduction, place.threads)
+    names = " to ".join(files[at].relative_to(folder).as_posix() for at in (0, -1))
+    return [f"ffhq: {folder}: the first {len(files):,} images, {names}, {_extent(sizes)}"]
+
+
+def _extent(sizes: Sequence[tuple[int, int]]) -> str:
+    """The least and the greatest width and height."""
+    ends = dict.fromkeys(
+        f"{end(width for width, _ in sizes)}x{end(height for _, height in sizes)}"
+        for end in (min, max)
+    )
+    return f"{' to '.join(ends)} pixels"
+
+
+def _loaded(dataset: str, place: Place) -> list[str]:
+    if source_info(dataset).generated:
+        return [f"{dataset}: generated, needs no files"]
+    source = load_source(dataset, path=place.path, cache=place.cache)
+    count, height, width, channels = source.images.shape
+    where = f"{place.path}: " if source_info(dataset).takes_path else "comes with scikit-learn, "
+    return [
+        f"{dataset}: {where}{count:,} images of {width}x{height} pixels, {channels} channels, "
+        f"{source.num_classes} classes"
+    ]
+
+
+CHECKS: dict[str, Callable[[str, Place], list[str]]] = {
+    "cifar10": _cifar10,
+    "cifar10_imagenet_dog": _dogs,
+    "ffhq": _ffhq,
+}
