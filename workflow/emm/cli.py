@@ -280,6 +280,19 @@ def figure(
 
 
 @app.command()
+def pages(
+    replication: Annotated[Path, typer.Option(help="The replication table.")],
+    figures: Annotated[Path, typer.Option(help="Folder of `emm figure`; captions go there.")],
+    output: Annotated[Path, typer.Option(help="Page to write (.html); a summary goes beside it.")],
+    config: ConfigFile = "config.yaml",
+) -> None:
+    """Write the replication table as a web page, and what was found as captions of figures."""
+    from emm.report.stage import write_pages
+
+    write_pages(config_from(config), replication, figures, output)
+
+
+@app.command()
 def summary(
     config: ConfigFile = "config.yaml",
     scale: str | None = None,

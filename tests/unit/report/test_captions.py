@@ -1,0 +1,117 @@
+"""Captions and the summary: what they say, and that they are valid reStructuredText."""
+
+import re
+
+import pandas as pd
+import pytest
+from docutils.core import publish_parts
+from typer.testing import CliRunner
+
+from emm.analyse.parquet import write_table
+from emm.catalog import PlannedFigure, load
+from emm.cli import app
+from emm.errors import UserError
+from emm.report.captions import caption, summary
+from emm.spec import Figure, Scale
+
+SCALE = Scale(title="Digits_ on *a* laptop", comparable=False)
+SETTINGS = {"source": "Gu et al. 2023, Fig. 5a", "caption": "In the paper labels help."}
+EMM = ("emm", "emm_low", "emm_high", "emm_status", "emm_bound")
+
+
+def figure(**changed) -> PlannedFigure:
+    content = {"title": "Labels", "plot": "curve", "hue": "labels.kind", "emm": True}
+    return PlannedFigure("fig5a", "conditioning", Figure(**SETTINGS | content | changed), ())
+
+
+def shown(text: str) -> str:
+    """What a reader sees of reStructuredText, one line per paragraph or item; no warnings."""
+    settings = {"report_level": 1, "halt_level": 2}
+    page = publish_parts(text, writer="html5", settings_overrides=settings)["body"]
+    return re.sub(r"\n+", "\n", re.sub(r"<[^>]+>", "", page)).strip()
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """The csv of a figure with a bracketed EMM, and one beyond the sizes."""
+    rows = [
+        ("none", 10, 24.7545, 22.449, 27.248, "bracketed", None),
+        ("none", 20, 24.7545, 22.449, 27.248, "bracketed", None),
+        ("unique", 10, None, float("inf"), float("inf"), "above", 20),
+        ("unique", 20, None, float("inf"), float("inf"), "above", 20),
+    ]
+    path = tmp_path / "fig5a.csv"
+    pd.DataFrame(rows, columns=["labels.kind", "data.size", *EMM]).to_csv(path, index=False)
+    return path
+
+
+def test_caption_of_a_figure(replication, drawn):
+    text = shown(caption(figure(), drawn, replication, SCALE))
+    title, source, paper, key, *found = text.splitlines()
+    assert (title, source) == ("Labels", "Gu et al. 2023, Fig. 5a")
+    assert paper == "In the paper labels help."
+    assert key.startswith("Dashed: 90 %.")
+    assert found == [
+        "What we found (Digits_ on *a* laptop):",
+        "EMM, unconditional: 24.8 images (95 % interval 22.4 to 27.2)",
+        "EMM, unique labels: ≥ 20 images",
+        "supported (97 %): True labels raise the |D| of memorization_",
+        "Claims: 1 not measured",
+        "Published values: 1 outside, 1 within",
+    ]
+
+
+def test_one_series_has_no_name(replication, drawn):
+    table = pd.read_csv(drawn).iloc[:2].drop(columns="labels.kind")
+    table.to_csv(drawn, index=False)
+    text = shown(caption(figure(hue=None), drawn, replication, SCALE))
+    assert "EMM: 24.8 images (95 % interval 22.4 to 27.2)" in text.splitlines()
+
+
+def test_emm_of_the_last_checkpoints(replication, drawn):
+    names = {"emm": "emm_last", "emm_low": "emm_last_low", "emm_high": "emm_last_high"}
+    names |= {"emm_status": "emm_status_last", "emm_bound": "emm_bound_last"}
+    pd.read_csv(drawn).rename(columns=names).to_csv(drawn, index=False)
+    text = shown(caption(figure(epoch="last"), drawn, replication, SCALE))
+    assert "EMM, unconditional: 24.8 images (95 % interval 22.4 to 27.2)" in text
+    assert "EMM, unique labels: ≥ 20 images" in text
+
+
+def test_figure_of_nothing_published_keeps_its_caption(replication, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("data.size,memorization_ratio_percent\n10,5\n")
+    planned = PlannedFigure("own", "mine", Figure(plot="table", title="Mine"), ())
+    assert caption(planned, path, replication, SCALE) == planned.caption
+
+
+def test_missing_data_is_one_line(replication, tmp_path):
+    with pytest.raises(UserError, match=r"fig5a.csv: no such file"):
+        caption(figure(), tmp_path / "fig5a.csv", replication, SCALE)
+
+
+def test_summary(replication):
+    lines = shown(summary(replication, SCALE)).splitlines()
+    assert lines[0].startswith("Digits_ on *a* laptop. At this scale values may not be compared")
+    assert lines[1:] == [
+        "Claims: 1 contradicted, 1 supported, 1 not measured",
+        "Published values: 2 outside, 1 within, 1 not measured",
+    ]
+    comparable = SCALE.model_copy(update={"comparable": True})
+    assert "values may be compared" in shown(summary(replication, comparable))
+
+
+def test_the_command_writes_page_summary_and_captions(replication, tmp_path):
+    catalog = load({"experiments": ["conditioning"], "results": str(tmp_path)})
+    table = tmp_path / "tables" / "replication.parquet"
+    write_table(table, replication)
+    for name in catalog.figures:
+        (tmp_path / f"{name}.csv").write_text("data.size,memorization_ratio_percent\n10,5\n")
+    words = ["pages", "--config", catalog.config.model_dump_json(), "--replication", str(table)]
+    words += ["--figures", str(tmp_path), "--output", str(table.with_suffix(".html"))]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert catalog.scale.title in table.with_suffix(".html").read_text()
+    assert catalog.scale.title in table.with_suffix(".rst").read_text()
+    for name, planned in catalog.figures.items():
+        text = (tmp_path / f"{name}.rst").read_text()
+        assert text.startswith(planned.caption)
+        assert ("*supported* (97 %)" in text) == (name == "fig5a")

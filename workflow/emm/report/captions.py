@@ -1,0 +1,93 @@
+"""What was found, as reStructuredText: the captions of figures and the summary of the report."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from emm.analyse.names import plain_text, series_label
+from emm.analyse.series import grouped
+from emm.analyse.summary import emm_interval, emm_text
+from emm.catalog import PlannedFigure
+from emm.figures.select import emm_column
+from emm.files import checked
+from emm.report.verdicts import KINDS, VERDICTS, comparison, counts, joined, listed, percent
+from emm.spec import TEXTS, Figure, Scale
+
+MARKUP = re.compile(r"([\\*`_|<>\[\]])")
+
+
+def caption(planned: PlannedFigure, drawn: Path, table: pd.DataFrame, scale: Scale) -> str:
+    """Caption of a figure: what the paper shows there, and what we found.
+
+    drawn: the csv that the figure was drawn from, whose EMMs are told. table: the replication
+    table, whose claims and values at this figure are told.
+    """
+    about = table[[_belongs(name, planned.name) for name in table["figure"]]]
+    found = [*_emms(planned.figure, drawn), *_claims(about), *_values(about)]
+    heading = f"**What we found** ({escaped(scale.title)}):"
+    return "\n\n".join([planned.caption, heading, "\n".join(found)] if found else [planned.caption])
+
+
+def summary(table: pd.DataFrame, scale: Scale) -> str:
+    """The scale and how many claims and values have which verdict."""
+    numbers = counts(table)
+    lines = [f"- {KINDS[kind]}: {listed(of)}" for kind, of in numbers.items()]
+    return "\n\n".join([f"**{escaped(scale.title)}.** {comparison(scale)}", "\n".join(lines)])
+
+
+def escaped(text: str) -> str:
+    """Text without reStructuredText markup."""
+    return MARKUP.sub(r"\\\1", text)
+
+
+def _belongs(named: str, figure: str) -> bool:
+    """Whether something said of a figure, or of all its panels, is said of this one."""
+    return re.fullmatch(re.escape(named) + "[a-z]?", figure) is not None
+
+
+def _claims(about: pd.DataFrame) -> Iterator[str]:
+    """A line per claim that was measured, in the order of verdicts."""
+    claims = about[about["kind"] == "claim"]
+    for verdict in VERDICTS["claim"]:
+        for row in claims[claims["verdict"] == verdict].to_dict("records"):
+            if verdict != "not measured":
+                support = percent(row["support"])
+                about = f" ({support})" if support else ""
+                yield f"- *{verdict}*{about}: {escaped(row['statement'])}"
+    if missing := int((claims["verdict"] == "not measured").sum()):
+        yield f"- Claims: {missing} not measured"
+
+
+def _values(about: pd.DataFrame) -> Iterator[str]:
+    numbers = counts(about).get("value")
+    if numbers:
+        yield f"- Published values: {listed(numbers)}"
+
+
+def _emms(figure: Figure, drawn: Path) -> Iterator[str]:
+    """A line per series whose EMM the figure marks."""
+    name = emm_column(figure)
+    table = checked(drawn, _read_csv)
+    if name not in table:
+        return
+    keys = [key for key in table if "." in key and key != figure.x]
+    for settings, rows in grouped(table, keys):
+        label = plain_text(series_label(settings))
+        yield f"- {joined(('EMM', escaped(label)))}: {_emm(rows, name, figure.x)}"
+
+
+def _emm(rows: pd.DataFrame, name: str, x: str) -> str:
+    suffix = name.removeprefix("emm")
+    row = rows.iloc[0].rename(
+        {f"emm_{part}{suffix}": f"{part}{suffix}" for part in ("status", "bound")}
+    )
+    row["sizes"] = sorted(rows[x])
+    interval = emm_interval(row, name)
+    return f"{emm_text(row, name)} images" + (f" (95 % interval {interval})" if interval else "")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    words = dict.fromkeys(TEXTS, str)
+    return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
