@@ -20,8 +20,6 @@ OPTIONS = (
     *("--hide-scrollbars", "--window-size=1400,900", "--remote-debugging-pipe"),
 )
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " ")}
-CORNER = "const b = e.getBoundingClientRect(); [b.x, b.y]"
-MIDDLE = "const b = e.getBoundingClientRect(); [b.x + b.width / 2, b.y + b.height / 2]"
 
 
 class Browser:
@@ -117,31 +115,44 @@ class Browser:
 
     def ask(self, expression: str, frame: str | None = None) -> Any:
         """Value of a JavaScript expression in the page, or in a frame of it."""
+        answer = self._evaluate(expression, frame)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def _evaluate(self, expression: str, frame: str | None) -> dict[str, Any]:
         where = {}
         if frame is not None:
             world = self.send("Page.createIsolatedWorld", frameId=frame)
             where = {"contextId": world["executionContextId"]}
-        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, **where)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        return self.send("Runtime.evaluate", expression=expression, returnByValue=True, **where)
 
     def wait(self, expression: str, frame: str | None = None, seconds: float = 30) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + seconds
-        while not self.ask(expression, frame):
+        while not self._evaluate(f"Boolean({expression})", frame)["result"].get("value"):
             assert time.monotonic() < end, f"never came true: {expression}"
             time.sleep(0.05)
 
     def click(self, expression: str, frame: str | None = None) -> None:
-        """Click with the mouse on the element that an expression finds."""
-        script = f"{{const e = {expression}; e.scrollIntoView({{block: 'center'}}); {MIDDLE}}}"
-        x, y = self.ask(script, frame)
-        if frame is not None:
-            left, top = self.ask(f"{{const e = document.querySelector('iframe'); {CORNER}}}")
-            x, y = x + left, y + top
-        about = {"button": "left", "clickCount": 1, "x": x, "y": y}
+        """Click with the mouse on the element that an expression finds, once it stands still."""
+        self.wait(expression, frame)
+        self.ask(f"({expression}).scrollIntoView({{block: 'center'}})", frame)
+        place = None
+        while place != (place := self._middle(expression, frame)):
+            time.sleep(0.05)
+        about = {"button": "left", "clickCount": 1, "x": place[0], "y": place[1]}
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, **about)
+
+    def _middle(self, expression: str, frame: str | None) -> tuple[float, float]:
+        """Where the middle of an element is in the window."""
+        box = "(({}).getBoundingClientRect().toJSON())"
+        found = self.ask(box.format(expression), frame)
+        x, y = found["x"] + found["width"] / 2, found["y"] + found["height"] / 2
+        if frame is None:
+            return x, y
+        outer = self.ask(box.format("document.querySelector('iframe')"))
+        return x + outer["x"], y + outer["y"]
 
     def press(self, key: str) -> None:
         """Press one of KEYS."""

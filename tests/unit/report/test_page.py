@@ -10,7 +10,7 @@ from emm.spec import Scale
 QUICK = Scale(title="Digits & more", comparable=False)
 PAPER = Scale(title="As published", comparable=True)
 HIDDEN = {"v10", "c5x"}  # not measured
-TABLE = ["Figure", "Statement", "Published", "Ours", "Difference", "Support", "Verdict"]
+TABLE = ["Figure", "Statement", "Published", "Ours", "Difference", "Probability", "Verdict"]
 
 
 @pytest.fixture

@@ -6,7 +6,15 @@ import pytest
 
 from emm.analyse.parquet import write_table
 from emm.errors import UserError
-from emm.report.verdicts import VERDICTS, counts, listed, percent, quantity, read_replication
+from emm.report.verdicts import (
+    VERDICTS,
+    certainty,
+    counts,
+    listed,
+    percent,
+    quantity,
+    read_replication,
+)
 
 NAN, INF = math.nan, math.inf
 RATIO = "memorization_ratio"
@@ -53,6 +61,12 @@ def test_a_printed_value_keeps_its_zeros():
 )
 def test_percent(probability, text):
     assert percent(probability) == text
+
+
+def test_certainty_says_what_it_is_of():
+    assert certainty("contradicted", 0.99) == ("99 %", "")
+    assert certainty("undecided", 0.82) == ("82 %", "that it is true")
+    assert certainty("undecided", NAN) == ("", "")
 
 
 def test_counts_come_in_the_order_of_interest(replication):

@@ -12,7 +12,15 @@ from emm.analyse.summary import emm_interval, emm_text
 from emm.catalog import PlannedFigure
 from emm.figures.select import emm_column
 from emm.files import checked
-from emm.report.verdicts import KINDS, VERDICTS, comparison, counts, joined, listed, percent
+from emm.report.verdicts import (
+    KINDS,
+    VERDICTS,
+    certainty,
+    comparison,
+    counts,
+    joined,
+    listed,
+)
 from emm.spec import TEXTS, Figure, Scale
 
 MARKUP = re.compile(r"([\\*`_|<>\[\]])")
@@ -51,11 +59,12 @@ def _claims(about: pd.DataFrame) -> Iterator[str]:
     """A line per claim that was measured, in the order of verdicts."""
     claims = about[about["kind"] == "claim"]
     for verdict in VERDICTS["claim"]:
+        if verdict == "not measured":
+            continue
         for row in claims[claims["verdict"] == verdict].to_dict("records"):
-            if verdict != "not measured":
-                support = percent(row["support"])
-                about = f" ({support})" if support else ""
-                yield f"- *{verdict}*{about}: {escaped(row['statement'])}"
+            support = joined(certainty(verdict, row["support"]), " ")
+            about = f" ({support})" if support else ""
+            yield f"- *{verdict}*{about}: {escaped(row['statement'])}"
     if missing := int((claims["verdict"] == "not measured").sum()):
         yield f"- Claims: {missing} not measured"
 

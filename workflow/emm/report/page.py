@@ -14,10 +14,10 @@ from emm.report.verdicts import (
     PAPERS,
     PROVENANCE,
     VERDICTS,
+    certainty,
     comparison,
     counts,
     joined,
-    percent,
     quantity,
 )
 from emm.spec import Scale
@@ -30,7 +30,7 @@ TEXTS = (
 MINUS = "\N{MINUS SIGN}"
 HEADER = {  # columns of the page, and how their cells are aligned
     **{"Figure": "", "Statement": "", "Published": "number", "Ours": "number"},
-    **{"Difference": "number", "Support": "number", "Verdict": ""},
+    **{"Difference": "number", "Probability": "number", "Verdict": ""},
 }
 
 
@@ -82,7 +82,7 @@ def line(row: dict[str, Any]) -> dict[str, Any]:
         "ours_value": _sortable(row["ours"], row["ours_low"], row["ours_high"]),
         "difference": "" if math.isnan(difference) else f"{difference:+,.2f}".replace("-", MINUS),
         "difference_value": _sortable(difference),
-        "support": percent(row["support"]),
+        "support": certainty(row["verdict"], row["support"]),
         "support_value": _sortable(row["support"]),
     }
 

@@ -12,18 +12,19 @@ from emm.errors import UserError
 from emm.spec import Scale
 
 KINDS = {"claim": "Claims", "value": "Published values"}
+MISSING = "Its runs are not among these results."
 VERDICTS = {  # of each kind, from what a reader looks for first, and what the word means
     "claim": {
-        "contradicted": "Our results say the opposite.",
-        "undecided": "Our results allow both.",
-        "supported": "Our results agree with the paper's sentence.",
-        "not measured": "Its runs are not part of these results.",
+        "contradicted": "False with a probability of at least 95 %.",
+        "undecided": "Neither, because of noise, missing runs, or an EMM beyond the sizes.",
+        "supported": "True with a probability of at least 95 %.",
+        "not measured": MISSING,
     },
     "value": {
-        "outside": "Ours differs by more than both uncertainties allow.",
-        "within": "Ours agrees with the published value within both uncertainties.",
-        "not comparable": "Measured at a scale whose values are not those of the paper.",
-        "not measured": "Its runs are not part of these results.",
+        "outside": "Our interval and the published one do not overlap.",
+        "within": "Our interval and the published one overlap.",
+        "not comparable": "Measured at a scale that is no copy of the paper's runs.",
+        "not measured": MISSING,
     },
 }
 PAPERS = {"gu2023": "Gu et al. 2023", "yoon2023": "Yoon et al. 2023"}
@@ -31,6 +32,7 @@ PROVENANCE = {
     "paper-table": "from the table",
     "paper-text": "from the text",
     "digitised": "read off the figure",
+    "interpreted": "numbers are our reading",
 }
 OTHER_METRICS = {
     "emm": Metric("EMM", "images", decimals=0),
@@ -101,12 +103,18 @@ def quantity(
 
 
 def percent(probability: float) -> str:
-    """A probability in percent, nothing for NaN; never 0 or 100, which no simulation can tell."""
+    """A probability in percent, nothing for NaN; never 0 or 100, which no sample can tell."""
     if math.isnan(probability):
         return ""
     if 0.01 <= probability <= 0.99:
         return f"{100 * probability:.0f} %"
     return "> 99 %" if probability > 0.5 else "< 1 %"
+
+
+def certainty(verdict: str, support: float) -> tuple[str, str]:
+    """A claim's support in percent, and what it is the probability of unless of the verdict."""
+    text = percent(support)
+    return text, "that it is true" if text and verdict == "undecided" else ""
 
 
 def joined(words: Iterable[str], separator: str = ", ") -> str:
@@ -126,9 +134,9 @@ def _number(
         return _plain(low if math.isnan(value) else value, name, decimals), ""
     least, most = 0.0, 100.0 if unit(name) == "%" else math.inf
     low, high = (least if math.isnan(low) else low), (most if math.isnan(high) else high)
-    if high >= most and low > least and not value > low:
+    if high in (most, math.inf) and low > least and not value > low:
         return f"≥ {_plain(low, name)}", ""
-    if low <= least and high < most and not value < high:
+    if low in (least, -math.inf) and high < most and not value < high:
         return f"≤ {_plain(high, name)}", ""
     places = _places((high - low) / 2)
     first, last = (_rounded(end, places) for end in (low, high))
