@@ -167,6 +167,17 @@ def test_all_rows_are_seen_when_nothing_was_measured(browser, replication, tmp_p
     assert "Difference" not in sorting(browser)
 
 
+def test_columns_that_would_be_empty_are_left_out(browser, replication, tmp_path):
+    path = tmp_path / "page.html"
+    values = replication[replication["kind"] == "value"].replace("within", "not comparable")
+    path.write_text(page(values.replace("outside", "not comparable"), QUICK))
+    browser.open(path)
+    assert list(sorting(browser)) == ["Figure", "Statement", "Published", "Ours", "Verdict"]
+    assert {len(cells(browser, name)) for name in values["id"]} == {5}
+    assert browser.ask("document.getElementById('kind').checkVisibility()") is False
+    assert "probability" not in browser.ask("document.body.innerText")
+
+
 def test_empty_table_says_so(browser, replication, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(page(replication.iloc[:0], QUICK))

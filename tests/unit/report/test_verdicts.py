@@ -42,8 +42,9 @@ RATIO = "memorization_ratio"
         ((NAN, 500.0, 1000.0), "emm", "500 to 1,000 images", ""),
         ((1000.0, 800.0, INF), "emm", "1,000 images", "800 to ∞"),
         ((24.7545, NAN, NAN), "emm", "24.8 images", ""),
+        ((94.0, 91.56, 95.77), RATIO, "94.0 %", "91.6 to 95.8"),
         ((6.35, NAN, NAN), "knn_distance", "6.35 grey levels", ""),
-        ((6.0, 4.0, 8.0), "argmax_num_blocks", "6 ± 2", ""),
+        ((6.0, 4.0, 8.0), "argmax_num_blocks", "6.0 ± 2.0", ""),
         ((NAN, NAN, NAN), RATIO, "", ""),
     ],
 )

@@ -47,7 +47,8 @@ def page(table: pd.DataFrame, scale: Scale) -> str:
         undefined=StrictUndefined,
     )
     numbers, compared = counts(table), bool(table["verdict"].isin(COMPARED).any())
-    header = {name: how for name, how in HEADER.items() if compared or name != "Difference"}
+    absent = {"Difference": not compared, "Probability": "claim" not in numbers}
+    header = {name: how for name, how in HEADER.items() if not absent.get(name)}
     return environment.get_template("replication.html").render(
         scale=scale,
         comparison=comparison(scale),
@@ -57,7 +58,6 @@ def page(table: pd.DataFrame, scale: Scale) -> str:
         counts=numbers,
         measured=any(verdict != "not measured" for of in numbers.values() for verdict in of),
         several_papers=table["source"].nunique() > 1,
-        compared=compared,
         header=header,
         rows=[line(row) for row in sorted(table.to_dict("records"), key=_order)],
     )

@@ -149,11 +149,11 @@ def _number(
 
 
 def _places(uncertainty: float) -> int:
-    """Decimals that show an uncertainty with one digit, or two if the first is a one."""
+    """Decimals that show an uncertainty with one digit, or two if it starts with 1 or 2."""
     if not 0 < uncertainty < math.inf:
         return 0
     first = math.floor(math.log10(uncertainty))
-    return max(0, (1 if uncertainty / 10**first < 2 else 0) - first)
+    return max(0, (1 if uncertainty / 10**first < 3 else 0) - first)
 
 
 def _rounded(value: float, places: int) -> str:
