@@ -281,15 +281,19 @@ def figure(
 
 @app.command()
 def pages(
-    replication: Annotated[Path, typer.Option(help="The replication table.")],
-    figures: Annotated[Path, typer.Option(help="Folder of `emm figure`; captions go there.")],
-    output: Annotated[Path, typer.Option(help="Page to write (.html); a summary goes beside it.")],
+    figures: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FIGURE.csv]...", help="A caption (.rst) goes beside each."),
+    ] = None,
     config: ConfigFile = "config.yaml",
+    *,
+    replication: Annotated[Path, typer.Option(help="The replication table.")],
+    output: Annotated[Path, typer.Option(help="Page to write (.html); a summary goes beside it.")],
 ) -> None:
     """Write the replication table as a web page, and what was found as captions of figures."""
     from emm.report.stage import write_pages
 
-    write_pages(config_from(config), replication, figures, output)
+    write_pages(config_from(config), replication, figures or [], output)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from emm.catalog import PlannedFigure, load
 from emm.cli import app
 from emm.errors import UserError
 from emm.report.captions import caption, summary
+from emm.report.stage import write_pages
 from emm.spec import Figure, Scale
 
 SCALE = Scale(title="Digits_ on *a* laptop", comparable=False)
@@ -104,10 +105,11 @@ def test_the_command_writes_page_summary_and_captions(replication, tmp_path):
     catalog = load({"experiments": ["conditioning"], "results": str(tmp_path)})
     table = tmp_path / "tables" / "replication.parquet"
     write_table(table, replication)
-    for name in catalog.figures:
-        (tmp_path / f"{name}.csv").write_text("data.size,memorization_ratio_percent\n10,5\n")
+    drawn = [tmp_path / f"{name}.csv" for name in catalog.figures]
+    for path in drawn:
+        path.write_text("data.size,memorization_ratio_percent\n10,5\n")
     words = ["pages", "--config", catalog.config.model_dump_json(), "--replication", str(table)]
-    words += ["--figures", str(tmp_path), "--output", str(table.with_suffix(".html"))]
+    words += ["--output", str(table.with_suffix(".html")), *map(str, drawn)]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert catalog.scale.title in table.with_suffix(".html").read_text()
     assert catalog.scale.title in table.with_suffix(".rst").read_text()
@@ -115,3 +117,15 @@ def test_the_command_writes_page_summary_and_captions(replication, tmp_path):
         text = (tmp_path / f"{name}.rst").read_text()
         assert text.startswith(planned.caption)
         assert ("*supported* (97 %)" in text) == (name == "fig5a")
+
+
+def test_figure_that_is_not_selected_is_one_line(replication, tmp_path):
+    catalog = load({"experiments": ["conditioning"]})
+    write_table(tmp_path / "replication.parquet", replication)
+    with pytest.raises(UserError, match=r"fig1a.csv: no such figure; "):
+        write_pages(
+            catalog,
+            tmp_path / "replication.parquet",
+            [tmp_path / "fig1a.csv"],
+            tmp_path / "page.html",
+        )
