@@ -263,7 +263,7 @@ def test_selection_of_runs(tmp_path):
 
 def test_selection_by_published_or_scaled_values(tmp_path):
     text = "title: x\nruns: [{data.size: [1000, 2000]}]"
-    assert selected(tmp_path, {"data.size": 1000}, text, "quick") == [20]
+    assert selected(tmp_path, {"data.size": 1000}, text, "quick") == [10]
     assert selected(tmp_path, {"data.size": 20}, text, "quick") == [20]
 
 
@@ -412,8 +412,8 @@ def test_wrong_runs(tmp_path, runs, message):
         ("{plot: curve, where: {size: 5}}", "where: unknown setting 'size'"),
         ("{plot: curve, where: {data.size: '10'}}", "where: data.size: input should be a valid in"),
         ("{plot: curve, where: {data.size: 30}}", "where: no run of the experiment has these val"),
-        ("{plot: table, rows: data.size}", "a table needs `rows` and `columns`"),
-        ("{plot: pie}", "plot: input should be 'curve', 'grid' or 'table', not 'pie'"),
+        ("{plot: table, rows: data.size}", "a table needs `rows` (or `halves`) and `columns`"),
+        ("{plot: pie}", "plot: input should be 'curve', 'points', 'grid' or 'table', not 'pie'"),
         ("{plot: curve, colour: 5}", "unknown key 'figures.fig.colour'; did you mean 'columns'?"),
         ("{x: data.size}", "figures.fig.plot: field required"),
     ],

@@ -218,8 +218,8 @@ def test_integers_serve_as_numbers():
         ("data.sise", "; did you mean 'data.size'?"),
         ("size", "; did you mean 'data.size'?"),
         ("data.size.x", "; did you mean 'data.size'?"),
-        ("foo", "; allowed: data.cross_margin, data.cross_position, "),
-        ("", "; allowed: data.cross_margin, "),
+        ("foo", "; allowed: data.alpha, data.cross_margin, "),
+        ("", "; allowed: data.alpha, "),
     ],
 )
 def test_unknown_settings(key, hint):
@@ -237,7 +237,7 @@ def test_unknown_keys_of_nested_models_name_their_siblings():
     with pytest.raises(UserError) as caught:
         parse(Experiment, content, "mine.yaml")
     assert str(caught.value) == "mine.yaml: unknown key 'figures.fig.hues'; did you mean 'hue'?"
-    with pytest.raises(UserError, match=r"unknown key 'colour'; allowed: figures, "):
+    with pytest.raises(UserError, match=r"unknown key 'colour'; allowed: claims, figures, "):
         parse(Experiment, {"title": "x", "runs": [{}], "colour": 1}, "mine.yaml")
 
 

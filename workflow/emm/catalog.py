@@ -25,6 +25,7 @@ from emm.expansion import (
 )
 from emm.filters import parse_filter, shows, value_of
 from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
+from emm.masks import DERIVED
 from emm.resolve import resolve
 from emm.spec import (
     DEFAULTS,
@@ -46,7 +47,8 @@ KEYS = {  # how a figure is read
     "curve": "Bars and bands: 95 % intervals, or the standard deviation over seeds.",
     "emm": "Dashed: 90 %. A bar at the bottom: the EMM's 95 % interval, below a dotted line at the "
     "EMM; an arrow at the edge: the EMM lies beyond the sizes of the series.",
-    "table": "Bold: the most memorization in a column. A dash: not run.",
+    "points": "A point per run, with its 95 % interval.",
+    "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
     "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
 }
 RULES = (  # names of targets that no figure may have
@@ -127,15 +129,24 @@ class Row:
     run_id: str
     evaluation_id: str
 
+    @property
+    def key(self) -> str:
+        """Name of its evaluation in result tables."""
+        return f"{self.run_id}/{self.evaluation_id}"
+
 
 @dataclass(frozen=True)
 class PlannedFigure:
-    """A figure with its name and the rows that its experiment has."""
+    """A figure with its name and the rows that its experiment has.
+
+    parts: evaluations of its reference line and of the halves of a table, by field name.
+    """
 
     name: str
     experiment: str
     figure: Figure
     rows: tuple[Row, ...]
+    parts: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
 
     @property
     def is_grid(self) -> bool:
@@ -166,6 +177,7 @@ class Catalog:
 
     config: Config
     scale: Scale
+    files: Mapping[str, Path]
     experiments: Mapping[str, Experiment]
     rows: tuple[Row, ...]
     runs: Mapping[str, Run]
@@ -196,6 +208,15 @@ class Catalog:
         """A run of each source, by source id."""
         return {run.source_id: run for run in self.runs.values()}
 
+    def only(self, experiment: str) -> Config:
+        """The config of one experiment alone: whatever else is selected does not change it."""
+        scale, chosen = self.config.scale, self.config.select.get(self.config.scale, {})
+        kept = {name: wanted for name, wanted in chosen.items() if name == experiment}
+        path = self.files[experiment]
+        word = experiment if path.is_relative_to(WORKFLOW) else str(path)
+        select = {scale: kept} if kept else {}
+        return self.config.model_copy(update={"experiments": (word,), "select": select})
+
     def run_folder(self, run_id: str) -> Path:
         """Folder of a run's results."""
         return self.root / "runs" / run_id
@@ -222,7 +243,7 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     rows = _selected(listed, config)
     figures = _figures(experiments, listed, rows)
     others = _other_figures(experiments, figures, config, workflow)
-    return Catalog(config, scale, experiments, tuple(rows), _runs(rows), figures, others)
+    return Catalog(config, scale, files, experiments, tuple(rows), _runs(rows), figures, others)
 
 
 def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:
@@ -328,14 +349,35 @@ def _figures(
             if figure_name in RULES:
                 raise UserError(f"{where}: is the name of a rule; choose another")
             _check_figure(figure, where)
-            wanted = parse_filter(figure.where, f"{where}: where")
-            passing = [row for row in own if shows(wanted, row)]
-            if not passing:
-                raise UserError(f"{where}: where: no run of the experiment has these values")
-            shown = tuple(row for row in passing if id(row) in rows)
+            passing = _passing(own, figure.where, f"{where}: where")
+            parts = _parts(own, passing, figure, where)
+            line = frozenset.union(*parts["reference"])
+            drawn = {row.key for row in passing} | line
+            shown = tuple(row for row in own if row.key in drawn and id(row) in rows)
             if shown:
-                figures[figure_name] = PlannedFigure(figure_name, name, figure, shown)
+                figures[figure_name] = PlannedFigure(figure_name, name, figure, shown, parts)
     return figures
+
+
+def _passing(rows: Iterable[Row], where: Mapping[str, Any], name: str) -> list[Row]:
+    """Rows that a filter of a figure keeps; none is a UserError."""
+    wanted = parse_filter(where, name)
+    passing = [row for row in rows if shows(wanted, row)]
+    if not passing:
+        raise UserError(f"{name}: no run of the experiment has these values")
+    return passing
+
+
+def _parts(
+    own: Iterable[Row], passing: Iterable[Row], figure: Figure, where: str
+) -> dict[str, tuple[frozenset[str], ...]]:
+    """Evaluations that a figure draws apart from the rest."""
+    reference = _passing(own, figure.reference, f"{where}: reference") if figure.reference else []
+    halves = [_passing(passing, half.where, f"{where}: halves") for half in figure.halves]
+    return {
+        "reference": (frozenset(row.key for row in reference),),
+        "halves": tuple(frozenset(row.key for row in half) for half in halves),
+    }
 
 
 def _other_figures(
@@ -363,11 +405,12 @@ def _other_figures(
 
 def _check_figure(figure: Figure, where: str) -> None:
     """Refuse columns that the result tables will not have."""
-    for key in ("x", "hue", "style", "rows", "columns"):
-        value, known = getattr(figure, key), [*DEFAULTS, *(TIMES if key == "x" else ())]
+    for key in ("x", "hue", "style", "rows", "columns", "also"):
+        value = getattr(figure, key)
+        known = [*DEFAULTS, *DERIVED, *(TIMES if key == "x" else ())]
         if value is not None and value not in known:
             raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
     if not is_metric(figure.y):
         raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, METRICS)}")
-    if figure.plot == "table" and not (figure.rows and figure.columns):
-        raise UserError(f"{where}: a table needs `rows` and `columns`")
+    if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
+        raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")

@@ -1,8 +1,9 @@
-"""Makes the workflow's commands use its own checkout, whatever else is installed."""
+"""What a start of the workflow sets up: its own checkout for all jobs, and a light scheduler."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def use_checkout() -> None:
@@ -14,3 +15,14 @@ def use_checkout() -> None:
 def _put_first(variable: str, folder: Path) -> None:
     parts = [str(folder), os.environ.get(variable, "")]
     os.environ[variable] = os.pathsep.join(filter(None, parts))
+
+
+def start_without_limit(workflow: Any) -> None:
+    """Lift Snakemake's limit of job starts per second where jobs run on this machine.
+
+    While the limit is on, its scheduler plans again every second for each job that has finished:
+    after some hundred short jobs that takes a whole core.
+    """
+    settings = workflow.scheduling_settings
+    if settings is not None and not workflow.non_local_exec:
+        settings.max_jobs_per_timespan = None

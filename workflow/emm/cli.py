@@ -257,12 +257,11 @@ def tables(
     memorization: Annotated[Path, typer.Option(help="Table to write: a row per checkpoint.")],
     emm: Annotated[Path, typer.Option(help="Table to write: a row per series.")],
     config: ConfigFile = "config.yaml",
-    experiment: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
 ) -> None:
     """Gather the summaries of all runs into the memorization and EMM tables."""
     from emm.analyse.stage import write_tables
 
-    write_tables(config_from(config), memorization, emm, experiment)
+    write_tables(config_from(config), memorization, emm)
 
 
 @app.command()

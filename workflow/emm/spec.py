@@ -185,12 +185,21 @@ class Recipe(Settings):
     eval: Eval = Eval()
 
 
+class Half(Settings):
+    """One of two tables that stand beside each other and share their columns."""
+
+    rows: str = Field(description="Setting of its rows")
+    where: dict[str, Scalar | list[Scalar]] = Field({}, description="Its rows of the figure's")
+
+
 class Figure(Settings):
     """A figure or table of an experiment, drawn from result rows alone."""
 
     title: str = Field("", description="What the figure shows; the first line of its caption")
     source: str = Field("", description="Where it stands in a paper")
-    plot: Literal["curve", "grid", "table"] = Field(description="Kind of picture")
+    plot: Literal["curve", "points", "grid", "table"] = Field(
+        description="Lines, a point per run, images, or a table"
+    )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field("memorization_ratio", description="Column of the memorization table")
     hue: str | None = Field(None, description="Setting that separates the series")
@@ -200,8 +209,20 @@ class Figure(Settings):
     epoch: Literal["best", "last", "all"] = Field("best", description="Which checkpoints")
     rows: str | None = Field(None, description="Table: setting of its rows")
     columns: str | None = Field(None, description="Table: setting of its columns")
+    halves: list[Half] = Field([], max_length=2, description="Table: two instead of `rows`")
+    also: str | None = Field(None, description="Table: setting that goes with each column")
+    best: Literal["rows", "columns"] | None = Field(
+        None, description="Table: where the value of most memorization is bold"
+    )
     log_x: bool = Field(False, description="Logarithmic x axis")
+    reference: dict[str, Scalar | list[Scalar]] = Field(
+        {}, description="Row that is drawn as a dashed line instead"
+    )
+    sample_sizes: list[int] = Field(
+        [], description="Numbers of samples to bootstrap, on the x axis eval.num_samples"
+    )
     count: int = Field(10, ge=1, description="Grid: images per row")
+    lines: int = Field(1, ge=1, description="Grid: rows of samples, above as many of neighbours")
     caption: str = Field("", description="What the paper shows there")
 
 

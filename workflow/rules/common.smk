@@ -11,21 +11,28 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from emm import catalog, ids
-from emm.checkout import use_checkout
+from emm.checkout import start_without_limit, use_checkout
 from emm.errors import UserError
 from emm.spec import RECIPE_VERSION, option
 
 use_checkout()
+start_without_limit(workflow)
 try:
     CATALOG = catalog.load(config)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 
+
+def what(config):
+    """A config as JSON: what is computed, not how."""
+    return config.model_dump_json(exclude={"cache", "threads"})
+
+
 ROOT = str(CATALOG.root)
 RUNS = CATALOG.runs
 THREADS = CATALOG.config.threads
-CONFIG = CATALOG.config.model_dump_json(exclude={"cache", "threads"})  # what, not how
+CONFIG = what(CATALOG.config)
 RUN = f"{ROOT}/runs/{{run}}"
 EVALUATION = f"{RUN}/{{evaluation}}"
 TABLES = expand("{root}/tables/{name}.parquet", root=ROOT, name=["memorization", "emm"])
@@ -63,6 +70,15 @@ def summaries(wildcards):
     return [f"{ROOT}/runs/{name}/summary.parquet" for name in sorted(names)]
 
 
+def panels(names):
+    """Figures of several panels, with the names of these: {"fig2": ["fig2a", "fig2b"]}."""
+    groups = {}
+    for name in names:
+        if found := re.fullmatch(r"(.*\d)[a-z]", name):
+            groups.setdefault(found[1], []).append(name)
+    return {name: parts for name, parts in groups.items() if name not in names}
+
+
 def experiment_of(wildcards):
     """The experiment that a figure belongs to."""
     return CATALOG.experiments[CATALOG.figures[wildcards.figure].experiment]
@@ -89,5 +105,5 @@ def not_selected(name):
 def pictures(wildcards):
     """Galleries that a figure shows; none for curves and tables."""
     planned = CATALOG.figures[wildcards.figure]
-    names = {f"{ROOT}/runs/{row.run_id}/{row.evaluation_id}" for row in planned.rows}
+    names = {f"{ROOT}/runs/{row.key}" for row in planned.rows}
     return [f"{name}/gallery.npz" for name in sorted(names)] if planned.is_grid else []

@@ -1,9 +1,11 @@
 # In:  the tables of its experiment, and for an image grid the pictures of the runs. Out: each figure
-# as svg, pdf and png, with the csv that it was drawn from. Every figure is a target by its name.
+# as svg, pdf and png, with the csv that it was drawn from. Every figure is a target by its name,
+# and so are all panels of one together (fig2 is fig2a, fig2b and fig2c).
 FORMATS = ["svg", "pdf", "png", "csv"]
 FIGURES = expand(
     "{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS
 )
+GROUPS = panels(CATALOG.figures)
 
 
 rule figure:
@@ -28,7 +30,7 @@ rule figure:
         mem_mb=2000,
         runtime=10,
     params:
-        config=CONFIG,
+        config=lambda w: what(CATALOG.only(CATALOG.figures[w.figure].experiment)),
         stem=f"{ROOT}/figures/{{figure}}",
         figure=lambda w: CATALOG.figures[w.figure].figure.model_dump_json(
             exclude_defaults=True
@@ -53,6 +55,20 @@ for _name in CATALOG.figures:
         input:
             expand(
                 "{root}/figures/{name}.{suffix}", root=ROOT, name=_name, suffix=FORMATS
+            ),
+
+
+for _name, _parts in GROUPS.items():
+
+    rule:
+        name:
+            _name
+        input:
+            expand(
+                "{root}/figures/{name}.{suffix}",
+                root=ROOT,
+                name=_parts,
+                suffix=FORMATS,
             ),
 
 

@@ -16,12 +16,10 @@ rule tables:
         runtime=30,
     params:
         config=CONFIG,
-        experiment=[],
     shell:
         """
         emm tables \
             --config {params.config:q} \
-            {params.experiment:q} \
             --memorization {output.memorization:q} \
             --emm {output.emm:q} \
             2>{log:q}
@@ -37,5 +35,4 @@ use rule tables as experiment_tables with:
     log:
         f"{ROOT}/logs/tables/{{experiment}}.log",
     params:
-        config=CONFIG,
-        experiment=lambda w: [f"--experiment={w.experiment}"],
+        config=lambda w: what(CATALOG.only(w.experiment)),

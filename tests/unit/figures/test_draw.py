@@ -19,7 +19,8 @@ from emm.figures import style
 from emm.figures.curves import curve
 from emm.figures.draw import draw
 from emm.figures.grids import grid
-from emm.figures.tables import cells, latex, markdown, table
+from emm.figures.points import points
+from emm.figures.tables import latex, markdown, table
 from emm.spec import Figure
 
 CAPACITY = {"none": 45, "true": 60, "random": 64, "unique": 5000}
@@ -181,7 +182,7 @@ def test_grid_shows_the_pixels():
 def test_tables_are_legible(rows):
     columns = "data.size" if rows == "labels.kind" else "labels.kind"
     with style.paper():
-        picture, _ = table(Figure(plot="table", rows=rows, columns=columns), KINDS)
+        picture, _, _ = table(Figure(plot="table", rows=rows, columns=columns), KINDS)
         assert_legible(picture)
 
 
@@ -271,28 +272,32 @@ def test_where_takes_values_lists_and_yaml_booleans():
         assert list(drawn["labels.kind"].unique()) == kinds
 
 
-def test_table_texts():
-    figure = Figure(plot="table", rows="labels.kind", columns="data.size")
+def drawn_as_table(memorization, wanted=(), **options):
+    figure = Figure(plot="table", columns="data.size", **options)
     with style.paper():
-        _, drawn = table(figure, KINDS)
-    bold = [[cell.bold for cell in line] for line in cells(figure, drawn)]
-    assert [line[0] for line in bold] == [False] * 5
+        picture, drawn, blocks = table(figure, memorization, wanted)
+        assert_legible(picture)
+    return figure, drawn, blocks
+
+
+def test_table_texts():
+    figure, drawn, blocks = drawn_as_table(KINDS, rows="labels.kind", best="columns")
+    bold = [[cell.bold for cell in line] for line in blocks[0].body]
+    assert [line[0] for line in bold] == [False] * 4
     for size, column in zip(SIZES, list(zip(*bold, strict=True))[1:], strict=True):
         values = drawn[drawn["data.size"] == size]["memorization_ratio_percent"]
-        assert list(column[1:]) == list(values == values.max())
-    lines = markdown(figure, drawn).splitlines()
+        assert list(column) == list(values == values.max())
+    lines = markdown(figure, blocks).splitlines()
     assert lines[0].startswith(r"| Labels / Memorization ratio (%) | \|D\| = 16 |")
     assert [line.replace(r"\|", "").count("|") for line in lines] == [7] * 6
-    text = latex(figure, drawn)
+    text = latex(figure, blocks)
     assert r"Memorization ratio (\%)" in text
     assert text.count(r"\\") == 6
     assert r"\textbf{" in text
 
 
 def test_lower_distances_are_bold():
-    figure = Figure(plot="table", y="knn_distance", rows="labels.kind", columns="data.size")
-    with style.paper():
-        _, drawn = table(figure, KINDS)
+    _, drawn, _ = drawn_as_table(KINDS, y="knn_distance", rows="labels.kind", best="columns")
     column = drawn[drawn["data.size"] == 256].set_index("labels.kind")
     assert column["best"].to_dict() == {
         "none": False,
@@ -302,11 +307,63 @@ def test_lower_distances_are_bold():
     }
 
 
-def test_a_lone_value_is_not_the_best():
-    figure = Figure(plot="table", rows="labels.kind", columns="data.size")
-    with style.paper():
-        _, drawn = table(figure, KINDS[KINDS["labels.kind"] == "none"])
+def test_the_best_of_a_row():
+    _, drawn, _ = drawn_as_table(KINDS, rows="labels.kind", best="rows")
+    for _, row in drawn.groupby("labels.kind"):
+        values = row["memorization_ratio_percent"]
+        assert list(row["best"]) == list(values == values.max())
+
+
+def test_a_lone_value_is_not_the_best_and_nothing_is_unless_asked():
+    _, drawn, _ = drawn_as_table(
+        KINDS[KINDS["labels.kind"] == "none"], rows="labels.kind", best="columns"
+    )
     assert not drawn["best"].any()
+    _, drawn, _ = drawn_as_table(KINDS, rows="labels.kind")
+    assert not drawn["best"].any()
+
+
+DECAY = pd.concat(
+    made_up({"none": 45}, sizes=(16, 32), **{"train.weight_decay": decay, "train.ema": ema})
+    for decay, ema in ((0.0, 0.9), (1e-5, 0.9), (0.1, 0.9), (0.0, 0.5))
+)
+
+
+def test_two_halves_of_a_table():
+    halves = [
+        frozenset(DECAY[DECAY["train.ema"] == 0.9]["evaluation"]),
+        frozenset(DECAY[DECAY["train.weight_decay"] == 0]["evaluation"]),
+    ]
+    rows = ({"rows": "train.weight_decay"}, {"rows": "train.ema"})
+    figure, drawn, blocks = drawn_as_table(DECAY, halves, halves=list(rows), best="columns")
+    assert [[line[0].text for line in block.body] for block in blocks] == [
+        ["0", r"$1\times10^{-5}$", "0.1"],
+        ["0.9", "0.5"],
+    ]
+    assert len(drawn) == 2 * (3 + 2)
+    lines = markdown(figure, blocks).splitlines()
+    assert lines[-1].startswith("| 0.1 |")
+    assert lines[-1].endswith("|  |  |  |")
+    assert latex(figure, blocks).count(r"\cmidrule") == 2
+
+
+def test_a_setting_that_goes_with_the_columns():
+    rows = pd.concat(
+        made_up({"none": 45}, sizes=(16,), **{"train.batch_size": size, "train.lr": size * 1e-6})
+        for size in (128, 256)
+    )
+    figure = Figure(
+        plot="table", rows="data.size", columns="train.batch_size", also="train.lr", best="rows"
+    )
+    with style.paper():
+        _, _, (block,) = table(figure, rows)
+    assert [[cell.text for cell in line] for line in block.head] == [
+        ["Batch size", "128", "256"],
+        ["Learning rate", r"$1.28\times10^{-4}$", r"$2.56\times10^{-4}$"],
+    ]
+    mixed = rows.assign(**{"train.lr": range(len(rows))})
+    with pytest.raises(UserError, match=r"also: train\.lr has several values"):
+        table(figure, mixed)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +373,7 @@ def test_a_lone_value_is_not_the_best():
         ({"hue": "model.widht"}, "no column 'model.widht'"),
         ({}, "differ in labels.kind"),
         ({"hue": "labels.kind", "epoch": "all"}, "mixes checkpoints"),
-        ({"plot": "table", "rows": "labels.kind"}, "needs `rows` and `columns`"),
+        ({"plot": "table", "rows": "labels.kind"}, "a table needs `rows`"),
         ({"plot": "grid", "hue": "labels.kind"}, "no gallery of evaluation"),
     ],
 )
@@ -358,3 +415,75 @@ def test_many_blocks_stand_in_two_columns():
         assert_legible(picture)
     assert list(drawn.groupby("labels.kind", sort=False)["data.size"].unique().iloc[0]) == [*SIZES]
     assert picture.get_figwidth() == style.DOUBLE
+
+
+MASKS = ("100000000", "010000000", "111000000", "000100000", "000000001", "all")
+SKIPS = pd.concat(
+    made_up(
+        {"none": 20 + 30 * rank},
+        sizes=(32,),
+        **{"model.skip_mask": mask, "model.num_blocks": 2, "data.resolution": 32},
+    )
+    for rank, mask in enumerate(MASKS)
+).assign(**{"model.channel_mult": [(2, 2, 2)] * 18})
+
+
+def test_points_show_every_run(tmp_path):
+    figure = Figure(
+        plot="points",
+        x="model.skip_resolution",
+        hue="model.skip_count",
+        reference={"model.skip_mask": "all"},
+    )
+    whole = SKIPS["model.skip_mask"] == "all"
+    with style.paper():
+        picture, drawn = points(figure, SKIPS[~whole], SKIPS[whole])
+        assert_legible(picture)
+    assert list(drawn["model.skip_resolution"]) == [32, 32, 32, 16, 8]
+    assert sorted(drawn["model.skip_mask"]) == sorted(MASKS[:-1])
+    shown = {line.get_ydata()[0] for line in picture.axes[0].lines if len(line.get_xdata()) == 1}
+    assert shown >= set(drawn[drawn["model.skip_count"] == 3]["memorization_ratio_percent"])
+    labels = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert labels == ["kept 1", "kept 3", "all kept"]
+    parts = {"reference": (frozenset(SKIPS[whole]["evaluation"]),)}
+    paths = draw(figure, SKIPS, None, None, tmp_path / "skips", parts)
+    assert all(path.stat().st_size for path in paths)
+
+
+def test_a_curve_over_skips_has_its_reference_line():
+    figure = Figure(plot="curve", x="model.skip_index")
+    single = SKIPS["model.skip_mask"].isin(["100000000", "010000000", "000100000", "000000001"])
+    with style.paper():
+        picture, drawn = curve(figure, SKIPS[single], None, SKIPS[~single])
+        assert_legible(picture)
+    assert list(drawn["model.skip_index"]) == [1, 2, 4, 9]
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == ["all kept"]
+
+
+def test_bootstrapped_numbers_of_samples():
+    figure = Figure(
+        plot="curve",
+        x="eval.num_samples",
+        y="memorization_ratio_sd",
+        hue="data.size",
+        sample_sizes=[50, 200, 1000],
+        epoch="last",
+    )
+    rows = made_up({"none": 45}, sizes=(32, 64), **{"eval.num_samples": 1000})
+    with style.paper():
+        picture, drawn = curve(figure, rows)
+        assert_legible(picture)
+    assert list(drawn["eval.num_samples"]) == [50, 200, 1000] * 2
+    for size, members in rows[rows["epoch"] == 2000].groupby("data.size"):
+        share = members["memorization_ratio"].item()
+        sds = drawn[drawn["data.size"] == size].set_index("eval.num_samples")
+        for count, sd in sds["memorization_ratio_sd"].items():
+            assert sd == pytest.approx(100 * np.sqrt(share * (1 - share) / count), rel=0.12)
+
+
+def test_several_lines_of_images():
+    figure = Figure(plot="grid", hue="labels.kind", count=4, lines=3)
+    with style.paper():
+        picture, drawn = grid(figure, KINDS, galleries(KINDS))
+    assert len(drawn) == 20 * 12
+    assert len(picture.axes[0].images) == 20 * 6

@@ -19,8 +19,13 @@ SETTINGS = {
     "model.arch": "Network",
     "model.channels": "Channel width",
     "model.num_blocks": "Residual blocks per level",
+    "model.fourier_scale": "Fourier scale",
     "model.precond": "Preconditioning",
+    "model.skip_count": "Skip connections kept",
+    "model.skip_deleted": "Skip connections deleted",
+    "model.skip_index": "Index of the only skip connection",
     "model.skip_mask": "Skip mask",
+    "model.skip_resolution": "Resolution of the skip connections",
     "model.time_embedding": "Time embedding",
     "n_training": r"Training set size $|\mathcal{D}|$ (images)",
     "step": "Training steps",
@@ -39,6 +44,8 @@ SHORT = {
     "labels.num_classes": "$C$",
     "model.channels": "width",
     "model.num_blocks": "blocks",
+    "model.skip_count": "kept",
+    "model.skip_deleted": "deleted",
     "n_training": r"$|\mathcal{D}|$",
 }
 THOUSANDS = {
@@ -59,6 +66,7 @@ VALUES = {
         "unique": "unique labels",
     },
     "model.arch": {"ddpmpp": "DDPM++", "ncsnpp": "NCSN++", "optimum": "optimum"},
+    "model.skip_mask": {"all": "all skips"},
     "model.precond": {"vp": "VP", "ve": "VE", "edm": "EDM"},
     "model.time_embedding": {"positional": "positional", "fourier": "Fourier"},
     "data.dataset": {
@@ -101,6 +109,7 @@ class Metric:
 
 METRICS = {
     "memorization_ratio": Metric("Memorization ratio", "%", 100.0, (0, 100)),
+    "memorization_ratio_sd": Metric("Standard deviation of the ratio", "points", 100.0, best="low"),
     "knn_distance": Metric("KNN distance", "grey levels", best="low"),
     "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
     "n_memorized": Metric("Memorized samples", "samples", decimals=0),
@@ -147,6 +156,8 @@ def value_name(setting: str, value: Any) -> str:
         return "-".join(value_name("", part) for part in value)
     if isinstance(value, bool | str):
         return VALUES.get(setting, {}).get(value, str(value))
+    if setting == "model.skip_resolution":
+        return f"{value}×{value}"
     if setting in THOUSANDS and value >= 1000 and value % 10 == 0:
         return f"{value / 1000:g}k"
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:g}"
@@ -179,6 +190,8 @@ def ordered(setting: str, values: Iterable[Any]) -> list[Any]:
     """Distinct values: numbers ascending, known words in their usual order, others as they come."""
     distinct = list(dict.fromkeys(values))
     known = list(VALUES.get(setting, {}))
+    if setting == "model.skip_resolution":  # in encoder order
+        return sorted(distinct, key=lambda v: -(v or 0))
     if all(isinstance(v, int | float) for v in distinct if v is not None):
         return sorted(distinct, key=lambda v: (v is None, v or 0))
     return sorted(distinct, key=lambda v: known.index(v) if v in known else len(known))

@@ -44,6 +44,9 @@ def effective(memorization: pd.DataFrame) -> pd.DataFrame:
         rows[name] = pd.Series([plain(cell) for cell in rows[name]], dtype=object)
     if "train.epochs" in rows:
         rows["train.epochs"] = pd.Series([plain(cell) for cell in rows["horizon"]], dtype=object)
+    if {"model.fourier_scale", "model.time_embedding"} <= set(rows):  # heeded by Fourier only
+        fourier = rows["model.time_embedding"] == "fourier"
+        rows["model.fourier_scale"] = rows["model.fourier_scale"].where(fourier, None)
     if SIZE in rows and "n_training" in rows:
         rows[SIZE] = rows[SIZE].where(rows[SIZE].notna(), rows["n_training"])
     return rows

@@ -7,33 +7,26 @@ import pandas as pd
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.tables import emm_table
 from emm.catalog import Catalog
-from emm.errors import UserError
-from emm.spec import DEFAULTS, suggestion
+from emm.spec import DEFAULTS
 
 
-def write_tables(
-    catalog: Catalog, memorization: Path, emm: Path, experiment: str | None = None
-) -> tuple[pd.DataFrame, ...]:
+def write_tables(catalog: Catalog, memorization: Path, emm: Path) -> tuple[pd.DataFrame, ...]:
     """Write the memorization table (a row per checkpoint) and the EMM table (a row per series).
 
-    Of all experiments or of one. A summary that is missing or damaged is a UserError.
+    A summary that is missing or damaged is a UserError.
     """
-    rows = gather(catalog, experiment)
+    rows = gather(catalog)
     write_table(memorization, rows)
     series = emm_table(rows)
     write_table(emm, series)
     return rows, series
 
 
-def gather(catalog: Catalog, experiment: str | None = None) -> pd.DataFrame:
+def gather(catalog: Catalog) -> pd.DataFrame:
     """Summaries of the evaluations of a catalog, with the experiments that each belongs to."""
-    if experiment not in (None, *catalog.experiments):
-        known = suggestion(str(experiment), catalog.experiments)
-        raise UserError(f"no experiment {experiment!r}{known}")
     users: dict[tuple[str, str], set[str]] = {}
     for row in catalog.rows:
-        if experiment in (None, row.experiment):
-            users.setdefault((row.run_id, row.evaluation_id), set()).add(row.experiment)
+        users.setdefault((row.run_id, row.evaluation_id), set()).add(row.experiment)
     frames = []
     for evaluation, names in users.items():
         frame = read_table(catalog.evaluation_folder(*evaluation) / "summary.parquet")

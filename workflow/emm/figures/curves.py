@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from emm.analyse.names import VALUES, metric, ordered, setting_name, value_name
+from emm.analyse.names import VALUES, setting_name
 from emm.analyse.series import SIZE
 from emm.analyse.summary import emm_text
 from emm.figures import style
+from emm.figures.axes import MANY, draw_reference, on_a_scale, x_axis, x_positions, y_axis
 from emm.figures.select import (
     EMM_EPSILON,
     Series,
@@ -24,36 +24,36 @@ from emm.figures.select import (
 from emm.spec import Figure
 
 LEVEL = 100 * (1 - EMM_EPSILON)
-LETTERS = 52  # of tick labels that fit beside each other in one column
-TIMES = ("epoch", "step")
-MANY = 12  # points per line from which on markers and error bars become a band
 
 
 def curve(
-    figure: Figure, memorization: pd.DataFrame, emm: pd.DataFrame | None = None
+    figure: Figure,
+    memorization: pd.DataFrame,
+    emm: pd.DataFrame | None = None,
+    reference: pd.DataFrame | None = None,
 ) -> tuple[Picture, pd.DataFrame]:
     """The picture of a curve figure and the table of what it shows.
 
-    Points are means over seeds with their sd, or single values with their 95 % interval. UserError
-    when the rows do not make a figure.
+    Points are means over seeds with their sd, or single values with their 95 % interval.
+    reference: rows of the run that is a dashed line. UserError when the rows make no figure.
     """
     marked = emm if _shows_emm(figure) and figure.x == SIZE else None
     by = (figure.hue, figure.style)
     series = series_of_figure(figure, memorization, by, figure.x, marked)
-    picture = Picture(figsize=(style.SINGLE, 2.1), layout="constrained")
-    picture.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
-    axes = picture.add_subplot()
-    positions = _x_positions(axes, figure, series)
+    picture, axes = style.panel()
+    values = [value for one in series for value in one.points["x"]]
+    positions = x_positions(axes, figure, values)
     looks = _looks(figure, series)
     for one, look in zip(series, looks, strict=True):
-        numbers = all(isinstance(value, int | float) for value in one.points["x"])
+        numbers = on_a_scale(figure, one.points["x"])
         _line(axes, one, look if numbers else {**look, "linestyle": ""}, positions)
-    _x_axis(axes, figure, list(positions))
-    _y_axis(axes, figure)
+    x_axis(axes, figure, list(positions))
+    y_axis(axes, figure)
     if _shows_emm(figure):
         axes.axhline(LEVEL, color=style.GUIDE, dashes=(4, 2), linewidth=0.7, zorder=1)
         _emm_marks(axes, figure, series, looks)
-    _legend(picture, axes, figure, series, looks)
+    line = None if reference is None else draw_reference(axes, figure, reference)
+    _legend(picture, axes, figure, series, looks, line)
     style.thin_labels(picture, axes.xaxis)
     return picture, drawn_table(figure, series, figure.x)
 
@@ -77,50 +77,6 @@ def _looks(figure: Figure, series: Sequence[Series]) -> list[dict[str, Any]]:
         }
         for one in series
     ]
-
-
-def _x_positions(axes: Axes, figure: Figure, series: Sequence[Series]) -> dict[Any, float]:
-    """Where each value stands on the x axis; words get a place each, with its tick."""
-    values = ordered(figure.x, [value for one in series for value in one.points["x"]])
-    if all(isinstance(value, int | float) for value in values):
-        return {value: float(value) for value in values}
-    names = [value_name(figure.x, value) for value in values]
-    if sum(map(len, names)) > LETTERS:
-        names = [name.replace(" ", "\n") for name in names]
-    axes.set_xticks(range(len(values)), names)
-    axes.set_xlim(-0.4, len(values) - 0.6)
-    return {value: float(place) for place, value in enumerate(values)}
-
-
-def _x_axis(axes: Axes, figure: Figure, values: Sequence[Any]) -> None:
-    """Scale and ticks for drawn numbers: ticks at the values themselves while they are few."""
-    axes.set_xlabel(setting_name(figure.x))
-    if not all(isinstance(value, int | float) for value in values):
-        return
-    timeline = figure.x in TIMES
-    if min(values) > 0 and (figure.log_x or (not timeline and style.suits_log(values))):
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_minor_locator(NullLocator())
-    elif timeline:
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-    if len(values) <= MANY and not timeline:
-        axes.xaxis.set_major_locator(FixedLocator(sorted(values)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: value_name(figure.x, at)))
-
-
-def _y_axis(axes: Axes, figure: Figure) -> None:
-    shown = metric(figure.y)
-    axes.set_ylabel(shown.label)
-    if shown.limits:
-        low, high = shown.limits
-        margin = 0.03 * (high - low)  # keeps markers at the limits whole
-        axes.set_ylim(low - margin, high + margin)
-        axes.set_yticks(np.linspace(low, high, 6))
-    elif axes.dataLim.y0 >= 0:
-        axes.set_ylim(bottom=0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def _line(axes: Axes, one: Series, look: dict[str, Any], positions: dict[Any, float]) -> None:
@@ -185,11 +141,15 @@ def _legend(
     figure: Figure,
     series: Sequence[Series],
     looks: Sequence[dict[str, Any]],
+    line: Any,
 ) -> None:
     labels = [_label(figure, one) for one in series]
+    handles = [axes.plot([], [], **look)[0] for look in looks]
+    if line is not None:
+        named = [pair for pair in zip(handles, labels, strict=True) if pair[1]]
+        handles, labels = map(list, zip(*named, (line, "all kept"), strict=True))
     if not any(labels):
         return
-    handles = [axes.plot([], [], **look)[0] for look in looks]
     speaking = figure.hue in VALUES or bool(figure.style) or not figure.hue
     title = "" if speaking else setting_name(figure.hue)
     style.legend_above(picture, handles, labels, title)

@@ -1,6 +1,6 @@
 """Draws a figure of an experiment from result tables, in every format."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from emm.errors import UserError
 from emm.figures import style
 from emm.figures.curves import curve
 from emm.figures.grids import grid
+from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
 from emm.files import atomic_path, write_text
 from emm.spec import Figure
 
 Galleries = Mapping[str, Mapping[str, np.ndarray]]
+Parts = Mapping[str, Sequence[frozenset[str]]]
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -25,15 +27,19 @@ def draw(
     emm: pd.DataFrame | None,
     galleries: Galleries | None,
     stem: Path,
+    parts: Parts | None = None,
 ) -> list[Path]:
     """Write a figure as stem.svg, .pdf, .png and .csv (the values drawn); a table also as text.
 
     memorization, emm: the tables of that name. galleries: sample pictures by evaluation, for
-    grids. The same input gives the same bytes. UserError when there is nothing to draw.
+    grids. parts: evaluations of the figure's `reference` and of its `halves`. The same input gives
+    the same bytes. UserError when there is nothing to draw.
     """
     try:
         with style.paper():
-            picture, drawn, texts = _picture(figure, memorization, emm, galleries or {})
+            picture, drawn, texts = _picture(
+                figure, memorization, emm, galleries or {}, parts or {}
+            )
             paths = [_save(picture, figure, stem, suffix) for suffix in UNDATED]
     except UserError as error:
         raise UserError(f"figure {stem.name}: {error}") from error
@@ -42,14 +48,24 @@ def draw(
 
 
 def _picture(
-    figure: Figure, memorization: pd.DataFrame, emm: pd.DataFrame | None, galleries: Galleries
+    figure: Figure,
+    memorization: pd.DataFrame,
+    emm: pd.DataFrame | None,
+    galleries: Galleries,
+    parts: Parts,
 ) -> tuple[Picture, pd.DataFrame, dict[str, str]]:
-    if figure.plot == "curve":
-        return *curve(figure, memorization, emm), {}
     if figure.plot == "grid":
         return *grid(figure, memorization, galleries), {}
-    picture, drawn = table(figure, memorization)
-    return picture, drawn, {"md": markdown(figure, drawn), "tex": latex(figure, drawn)}
+    if figure.plot == "table":
+        picture, drawn, blocks = table(figure, memorization, parts.get("halves", ()))
+        return picture, drawn, {"md": markdown(figure, blocks), "tex": latex(figure, blocks)}
+    reference = None
+    if figure.reference:
+        apart = memorization["evaluation"].isin(frozenset().union(*parts["reference"]))
+        reference, memorization = memorization[apart], memorization[~apart]
+    if figure.plot == "points":
+        return *points(figure, memorization, reference), {}
+    return *curve(figure, memorization, emm, reference), {}
 
 
 def _save(picture: Picture, figure: Figure, stem: Path, suffix: str) -> Path:

@@ -30,23 +30,24 @@ def grid(
 ) -> tuple[Picture, pd.DataFrame]:
     """The picture of a grid figure and a table with a row per image pair.
 
-    A block of two rows per series (hue, style, x); many blocks stand in two columns. UserError
-    when a series has no gallery.
+    A block per series (hue, style, x): figure.lines rows of samples above as many of neighbours;
+    many blocks stand in two columns. UserError when a series has no gallery.
     """
     blocks = _blocks(figure, memorization, galleries)
-    count = max(len(gallery["samples"]) for _, _, gallery in blocks)
+    count = max(min(figure.count, len(gallery["samples"])) for _, _, gallery in blocks)
     columns = 1 if len(blocks) <= FEW_BLOCKS else 2
     width = style.DOUBLE if columns > 1 or count > FEW_IMAGES else style.SINGLE
     cell = (width / columns - 2 * MARGIN - LABELS - (count - 1) * GAP) / count
     tallest = max(_aspect(gallery) for _, _, gallery in blocks)
-    rows, step = math.ceil(len(blocks) / columns), HEADING + 2 * cell * tallest + GAP + SPACE
+    lines = 2 * math.ceil(max(len(gallery["samples"]) for _, _, gallery in blocks) / count)
+    rows, step = math.ceil(len(blocks) / columns), HEADING + lines * (cell * tallest + GAP) + SPACE
     picture, axes = style.canvas(width, rows * step + KEY)
     for place, (label, row, gallery) in enumerate(blocks):
         left = place // rows * width / columns + MARGIN + LABELS
         top = place % rows * step + MARGIN
         heading = {"va": "center_baseline", "fontsize": 8}
         axes.text(left, top + HEADING / 2 - 0.02, _heading(label, row), **heading)
-        _block(axes, gallery, cell, left, top + HEADING)
+        _block(axes, gallery, count, cell, left, top + HEADING)
     _key(axes, rows * step + MARGIN)
     return picture, pd.concat([_pairs(*block) for block in blocks], ignore_index=True)
 
@@ -63,7 +64,9 @@ def _blocks(
     for key, members in groups:
         check_repetitions(members, key)
         row, gallery = _chosen(members, galleries)
-        shown = {name: np.asarray(gallery[name])[: figure.count] for name in PER_SAMPLE}
+        shown = {
+            name: np.asarray(gallery[name])[: figure.count * figure.lines] for name in PER_SAMPLE
+        }
         blocks.append(({name: key[name] for name in names}, row, shown))
     return blocks
 
@@ -78,18 +81,23 @@ def _chosen(members: pd.DataFrame, galleries: Mapping[str, Gallery]) -> tuple[pd
     raise UserError(f"no gallery of evaluation {members['evaluation'].iloc[0]}")
 
 
-def _block(axes: Axes, gallery: Gallery, cell: float, left: float, top: float) -> None:
+def _block(axes: Axes, gallery: Gallery, count: int, cell: float, left: float, top: float) -> None:
+    """Rows of `count` samples above rows of their neighbours."""
     height = cell * _aspect(gallery)
+    lines = math.ceil(len(gallery["samples"]) / count)
     for rank, (name, kind) in enumerate({"generated": "samples", "nearest": "nearest"}.items()):
-        y = top + rank * (height + GAP)
-        right = left + len(gallery[kind]) * (cell + GAP) - GAP
-        place = {"extent": (left, right, y + height, y), "aspect": "auto"}
-        axes.imshow(_strip(gallery[kind], cell), interpolation="nearest", **place)
+        first = top + rank * lines * (height + GAP)
+        for line in range(lines):
+            images = gallery[kind][line * count : (line + 1) * count]
+            y, right = first + line * (height + GAP), left + len(images) * (cell + GAP) - GAP
+            place = {"extent": (left, right, y + height, y), "aspect": "auto"}
+            axes.imshow(_strip(images, cell), interpolation="nearest", **place)
         label = {"ha": "right", "va": "center", "fontsize": 7.5}
-        axes.text(left - 0.05, y + height / 2, name, **label)
+        axes.text(left - 0.05, first + (lines * (height + GAP) - GAP) / 2, name, **label)
     style.resize(axes, *axes.figure.get_size_inches())
     for i in np.flatnonzero(gallery["memorized"]):
-        _frame(axes, left + i * (cell + GAP), top, cell, height)
+        x, y = left + i % count * (cell + GAP), top + i // count * (height + GAP)
+        _frame(axes, x, y, cell, height)
 
 
 def _frame(axes: Axes, x: float, y: float, width: float, height: float) -> None:

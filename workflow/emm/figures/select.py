@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emm.analyse.bootstrap import BOOTSTRAPPED, bootstrapped
 from emm.analyse.names import metric, series_label, value_name
 from emm.analyse.series import (
     effective,
@@ -19,6 +20,7 @@ from emm.analyse.series import (
 )
 from emm.analyse.tables import best_and_last
 from emm.errors import UserError
+from emm.masks import DERIVED, derived
 from emm.spec import Figure
 
 EMM_EPSILON = 0.1
@@ -52,10 +54,11 @@ def series_of_figure(
     """
     names = list(dict.fromkeys(name for name in by if name))
     rows = drawn_rows(figure, memorization, [*names, x, figure.y])
+    rows = bootstrapped(rows, figure.sample_sizes) if figure.sample_sizes else rows
     return [
         Series(
             key,
-            _legend_label(names, key),
+            legend_label(names, key),
             _points(figure, members, x),
             None if emm is None else _emm_row(members, emm),
         )
@@ -68,9 +71,11 @@ def drawn_rows(
 ) -> pd.DataFrame:
     """Rows that pass the figure's filter, at the checkpoints that it shows."""
     for name in [*figure.where, *needed]:
-        if name not in memorization:
+        if name not in memorization and name not in (*DERIVED, *BOOTSTRAPPED):
             raise UserError(f"the memorization table has no column {name!r}")
     rows = effective(memorization)
+    if set(needed) & set(DERIVED):
+        rows = with_derived(rows)
     for name, wanted in figure.where.items():
         rows = rows[[_matches(plain(cell), wanted) for cell in rows[name]]]
     if rows.empty:
@@ -80,6 +85,12 @@ def drawn_rows(
         return rows.sort_values("step", kind="stable")
     chosen = best_and_last(rows)
     return chosen[chosen["checkpoint"] == figure.epoch]
+
+
+def with_derived(rows: pd.DataFrame) -> pd.DataFrame:
+    """Effective rows with what follows from their skip masks."""
+    values = [derived(settings) for settings in rows.to_dict("records")]
+    return rows.assign(**{name: [value[name] for value in values] for name in DERIVED})
 
 
 def drawn_table(figure: Figure, series: Iterable[Series], x: str) -> pd.DataFrame:
@@ -113,9 +124,9 @@ def _emm_columns(figure: Figure, row: pd.Series) -> dict[str, Any]:
     return {f"emm_{c}" if c.startswith(("status", "bound")) else c: row[c] for c in columns}
 
 
-def _legend_label(names: list[str], key: dict[str, Any]) -> str:
+def legend_label(names: list[str], key: dict[str, Any], alone: bool = True) -> str:
     """Values alone under a legend title of one setting; with their names when there are two."""
-    if len(names) == 1:
+    if len(names) == 1 and alone:
         return value_name(names[0], key[names[0]])
     return series_label(key)
 

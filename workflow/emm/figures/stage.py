@@ -23,19 +23,27 @@ def draw_figure(
     planned = catalog.figures[name]
     rows = _rows_of(planned, read_table(memorization))
     pictures = galleries(catalog, planned) if planned.figure.plot == "grid" else None
-    figure = planned.figure.model_copy(update={"where": {}})  # the catalog has chosen the rows
-    return draw(figure, rows, read_table(emm), pictures, stem)
+    chosen = {"where": {}, "sample_sizes": sample_sizes(planned)}  # the catalog has the rows
+    figure = planned.figure.model_copy(update=chosen)
+    return draw(figure, rows, read_table(emm), pictures, stem, planned.parts)
+
+
+def sample_sizes(planned: PlannedFigure) -> list[int]:
+    """Numbers of samples to bootstrap, shrunk as the scale shrinks those of the figure's runs."""
+    row = planned.rows[0]
+    share = row.settings["eval.num_samples"] / row.published["eval.num_samples"]
+    return [max(1, round(share * size)) for size in planned.figure.sample_sizes]
 
 
 def _rows_of(planned: PlannedFigure, memorization: pd.DataFrame) -> pd.DataFrame:
-    wanted = {f"{row.run_id}/{row.evaluation_id}" for row in planned.rows}
+    wanted = {row.key for row in planned.rows}
     return memorization[memorization["evaluation"].isin(wanted)]
 
 
 def galleries(catalog: Catalog, planned: PlannedFigure) -> dict[str, dict]:
     """Pictures of the evaluations that a figure shows, by evaluation."""
     return {
-        f"{row.run_id}/{row.evaluation_id}": read_arrays(
+        row.key: read_arrays(
             catalog.evaluation_folder(row.run_id, row.evaluation_id) / "gallery.npz"
         )
         for row in planned.rows

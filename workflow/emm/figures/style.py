@@ -109,6 +109,13 @@ def thin_labels(figure: Figure, axis: Axis) -> None:
             taken.append(box)
 
 
+def panel() -> tuple[Figure, Axes]:
+    """An empty picture of one column with axes that its labels are laid out around."""
+    picture = Figure(figsize=(SINGLE, 2.1), layout="constrained")
+    picture.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+    return picture, picture.add_subplot()
+
+
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty picture whose coordinates are inches from the top left."""
     picture = Figure(figsize=(width, height))

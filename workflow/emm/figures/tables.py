@@ -1,6 +1,8 @@
 """Tables: values of two settings crossed, as a picture, Markdown and LaTeX."""
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.text import Text
 
 from emm.analyse.names import labelled, metric, ordered, plain_text, short_name, value_name
-from emm.analyse.series import plain
+from emm.analyse.series import effective, plain
 from emm.errors import UserError
 from emm.figures import style
 from emm.figures.select import drawn_name, drawn_table, series_of_figure
@@ -27,44 +29,125 @@ class Cell(NamedTuple):
     bold: bool = False
 
 
-def table(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
-    """The picture of a table figure and its values, one row per cell.
+class Block(NamedTuple):
+    """One of the tables that stand beside each other: header lines, then a line per value."""
 
-    `best` marks the value that means most memorization where a column has several. UserError when
-    the rows do not make a table.
+    head: list[list[Cell]]
+    body: list[list[Cell]]
+
+
+def table(
+    figure: Figure, memorization: pd.DataFrame, halves: Sequence[frozenset[str]] = ()
+) -> tuple[Picture, pd.DataFrame, list[Block]]:
+    """The picture of a table figure, its values (one row per cell), and the text of its cells.
+
+    halves: evaluations of each half of a figure that has two. `best` marks the value that means
+    most memorization where the figure says that values compete. UserError when the rows do not
+    make a table.
     """
-    if not figure.rows or not figure.columns:
-        raise UserError("a table needs `rows` and `columns`")
+    parts = list(_parts(figure, memorization, halves))
+    drawn = [_drawn(part, rows) for part, rows in parts]
+    blocks = [_block(part, values) for (part, _), values in zip(parts, drawn, strict=True)]
+    return _picture(figure, blocks), pd.concat(drawn, ignore_index=True), blocks
+
+
+def _parts(
+    figure: Figure, memorization: pd.DataFrame, halves: Sequence[frozenset[str]]
+) -> Iterator[tuple[Figure, pd.DataFrame]]:
+    """The tables of a figure, each with its rows."""
+    if not figure.columns or not (figure.rows or figure.halves):
+        raise UserError("a table needs `rows` (or `halves`) and `columns`")
+    if not figure.halves:
+        yield figure, memorization
+    for half, wanted in zip(figure.halves, halves, strict=True):
+        shown = memorization[memorization["evaluation"].isin(wanted)]
+        yield figure.model_copy(update={"rows": half.rows}), shown
+
+
+def _drawn(figure: Figure, memorization: pd.DataFrame) -> pd.DataFrame:
+    """Values of a table, a row per cell, with the best ones marked."""
     series = series_of_figure(figure, memorization, [figure.rows], figure.columns)
     drawn = drawn_table(figure, series, figure.columns)
-    shown = drawn[drawn_name(figure.y)].round(metric(figure.y).decimals)
-    columns = drawn[figure.columns].map(lambda value: str(plain(value)))
-    compared = shown.groupby(columns)
-    limit = compared.transform("min" if metric(figure.y).best == "low" else "max")
-    drawn["best"] = (shown == limit) & (compared.transform("size") > 1)
-    return _picture(figure, cells(figure, drawn)), drawn
+    if figure.also:
+        drawn = drawn.merge(_also(figure, memorization), on=figure.columns, how="left")
+    drawn["best"] = False
+    if figure.best:
+        shown = drawn[drawn_name(figure.y)].round(metric(figure.y).decimals)
+        line = drawn[figure.rows if figure.best == "rows" else figure.columns]
+        compared = shown.groupby(line.map(lambda value: str(plain(value))))
+        limit = compared.transform("min" if metric(figure.y).best == "low" else "max")
+        drawn["best"] = (shown == limit) & (compared.transform("size") > 1)
+    return drawn
 
 
-def markdown(figure: Figure, drawn: pd.DataFrame) -> str:
+def _also(figure: Figure, memorization: pd.DataFrame) -> pd.DataFrame:
+    """The value of a second setting at each value of the columns'."""
+    pairs = effective(memorization)[[figure.columns, figure.also]].drop_duplicates()
+    if pairs[figure.columns].duplicated().any():
+        raise UserError(f"also: {figure.also} has several values at one {figure.columns}")
+    return pairs
+
+
+def _block(figure: Figure, drawn: pd.DataFrame) -> Block:
+    values = {name: drawn[name].map(plain) for name in (figure.rows, figure.columns)}
+    rows, columns = (ordered(name, column) for name, column in values.items())
+    if figure.rows == "train.ema":  # the usual rate first, as in the paper
+        rows = rows[::-1]
+    keys = zip(*values.values(), strict=True)
+    at = dict(zip(keys, (row for _, row in drawn.iterrows()), strict=True))
+    head = [[_corner(figure.rows), *(Cell(labelled(figure.columns, c)) for c in columns)]]
+    if figure.also:
+        also = dict(zip(values[figure.columns], drawn[figure.also], strict=True))
+        head.append([_corner(figure.also), *(Cell(_number(figure.also, also[c])) for c in columns)])
+        head[0] = [_corner(figure.columns), *(Cell(value_name(figure.columns, c)) for c in columns)]
+    name = labelled if figure.also else _number
+    body = [
+        [Cell(name(figure.rows, row)), *(_cell(figure, at.get((row, c))) for c in columns)]
+        for row in rows
+    ]
+    return Block(head, body)
+
+
+def _corner(setting: str) -> Cell:
+    name = short_name(setting)
+    return Cell(name[:1].upper() + name[1:])
+
+
+def _number(setting: str, value: Any) -> str:
+    """A value, small numbers as powers of ten in mathematics."""
+    if type(value) is float and 0 < value < 0.01:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return rf"${float(mantissa):g}\times10^{{{int(exponent)}}}$"
+    return value_name(setting, value)
+
+
+def markdown(figure: Figure, blocks: Sequence[Block]) -> str:
     """The table in Markdown, its metric in the corner and best values in bold."""
-    head, *body = cells(figure, drawn)
-    corner = f"{head[0].text} / {metric(figure.y).label}"
-    lines = [[corner, *(cell.text for cell in head[1:])], ["---", *["---:"] * (len(head) - 1)]]
-    lines += [[f"**{cell.text}**" if cell.bold else cell.text for cell in line] for line in body]
+    (first, *others), body = _joined(blocks)
+    corner = f"{first[0].text} / {metric(figure.y).label}"
+    lines = [[corner, *(cell.text for cell in first[1:])]]
+    lines.append([rule for block in blocks for rule in ["---", *["---:"] * (_width(block) - 1)]])
+    for line in [*others, *body]:
+        lines.append([f"**{cell.text}**" if cell.bold else cell.text for cell in line])
     escaped = [[plain_text(text).replace("|", r"\|") for text in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def latex(figure: Figure, drawn: pd.DataFrame) -> str:
+def latex(figure: Figure, blocks: Sequence[Block]) -> str:
     """The table in LaTeX; needs the package booktabs."""
-    head, *body = [[_latex_cell(cell) for cell in line] for line in cells(figure, drawn)]
+    head, body = ([[_latex_cell(c) for c in line] for line in part] for part in _joined(blocks))
     label = metric(figure.y).label.translate(LATEX)
+    starts = np.cumsum([1, *(_width(block) for block in blocks)])
+    over = [rf"\multicolumn{{{_width(block) - 1}}}{{c}}{{{label}}}" for block in blocks]
+    rules = [
+        rf"\cmidrule(l){{{start + 1}-{stop - 1}}}" for start, stop in itertools.pairwise(starts)
+    ]
     lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        rf"\begin{{tabular}}{{{''.join('l' + 'r' * (_width(block) - 1) for block in blocks)}}}",
         r"\toprule",
-        rf"& \multicolumn{{{len(head) - 1}}}{{c}}{{{label}}} \\",
-        rf"\cmidrule(l){{2-{len(head)}}}",
-        " & ".join(head) + r" \\",
+        "& " + " & & ".join(over) + r" \\",
+        "".join(rules),
+        *(" & ".join(line) + r" \\" for line in head),
         r"\midrule",
         *(" & ".join(line) + r" \\" for line in body),
         r"\bottomrule",
@@ -73,18 +156,19 @@ def latex(figure: Figure, drawn: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cells(figure: Figure, drawn: pd.DataFrame) -> list[list[Cell]]:
-    """Header and lines of the table as text; the best values are bold."""
-    values = {name: drawn[name].map(plain) for name in (figure.rows, figure.columns)}
-    rows, columns = (ordered(name, column) for name, column in values.items())
-    keys = zip(*values.values(), strict=True)
-    at = dict(zip(keys, (row for _, row in drawn.iterrows()), strict=True))
-    corner = short_name(figure.rows)
-    head = [corner[:1].upper() + corner[1:], *(labelled(figure.columns, c) for c in columns)]
-    return [[Cell(text) for text in head]] + [
-        [Cell(value_name(figure.rows, row)), *(_cell(figure, at.get((row, c))) for c in columns)]
-        for row in rows
-    ]
+def _joined(blocks: Sequence[Block]) -> tuple[list[list[Cell]], list[list[Cell]]]:
+    """Header lines and lines of tables beside each other; the shorter ones end with empty lines."""
+    return _beside([b.head for b in blocks]), _beside([b.body for b in blocks])
+
+
+def _beside(parts: Sequence[list[list[Cell]]]) -> list[list[Cell]]:
+    longest = max(len(part) for part in parts)
+    padded = [[*part, *[[Cell("")] * len(part[0])] * (longest - len(part))] for part in parts]
+    return [[cell for line in lines for cell in line] for lines in zip(*padded, strict=True)]
+
+
+def _width(block: Block) -> int:
+    return len(block.head[0])
 
 
 def _cell(figure: Figure, row: pd.Series | None) -> Cell:
@@ -100,22 +184,27 @@ def _latex_cell(cell: Cell) -> str:
     return rf"\textbf{{{text}}}" if cell.bold else text
 
 
-def _picture(figure: Figure, lines: list[list[Cell]]) -> Picture:
+def _picture(figure: Figure, blocks: Sequence[Block]) -> Picture:
     """Booktabs style: three rules, the metric above its columns, best values in bold."""
-    height = LINE * (len(lines) + 1) + 4 * RULE
+    head, body = _joined(blocks)
+    height = LINE * (len(head) + len(body) + 1) + 4 * RULE
     picture, axes = style.canvas(style.SINGLE, height)
-    widths = _widths(axes, lines)
+    widths = _widths(axes, [*head, *body])
     ends = np.cumsum(widths)
     style.resize(axes, ends[-1], height)
-    for rank, line in enumerate(lines):
-        y = LINE * (rank + 1.5) + RULE * (2 if rank == 0 else 3)
-        _put(axes, line[0], 0, y, first=True)
-        for cell, end in zip(line[1:], ends[1:], strict=True):
-            _put(axes, cell, end, y)
-    middle = {"x": (ends[0] + ends[-1]) / 2, "ha": "center", "va": "center_baseline"}
-    axes.text(y=RULE + LINE / 2, s=metric(figure.y).label, **middle)
-    _rule(axes, ends[0] + PAD / 2, ends[-1], RULE + LINE, 0.4)
-    for y, weight in ((EDGE, 0.9), (2 * LINE + 2.5 * RULE, 0.5), (height - EDGE, 0.9)):
+    firsts = np.cumsum([0, *(_width(block) for block in blocks)])
+    for rank, line in enumerate([*head, *body]):
+        y = LINE * (rank + 1.5) + RULE * (2 if rank < len(head) else 3)
+        for column, (cell, end) in enumerate(zip(line, ends, strict=True)):
+            first = column in firsts
+            _put(axes, cell, end - widths[column] if first else end, y, first)
+    for start, stop in itertools.pairwise(firsts):
+        left, right = ends[start], ends[stop - 1]
+        middle = {"x": (left + right) / 2, "ha": "center", "va": "center_baseline"}
+        axes.text(y=RULE + LINE / 2, s=metric(figure.y).label, **middle)
+        _rule(axes, left + PAD / 2, right, RULE + LINE, 0.4)
+    under = LINE * (len(head) + 1) + 2.5 * RULE
+    for y, weight in ((EDGE, 0.9), (under, 0.5), (height - EDGE, 0.9)):
         _rule(axes, 0, ends[-1], y, weight)
     return picture
 
@@ -123,7 +212,7 @@ def _picture(figure: Figure, lines: list[list[Cell]]) -> Picture:
 def _widths(axes: Axes, lines: list[list[Cell]]) -> list[float]:
     """Column widths in inches that fill one or two columns of a paper, or more if they must."""
     columns = zip(*lines, strict=True)
-    widths = [max(_width(axes, cell) for cell in column) + PAD for column in columns]
+    widths = [max(_text_width(axes, cell) for cell in column) + PAD for column in columns]
     needed = sum(widths)
     width = style.SINGLE if needed <= style.SINGLE else max(style.DOUBLE, needed)
     return [column + (width - needed) / len(widths) for column in widths]
@@ -139,7 +228,7 @@ def _put(axes: Axes, cell: Cell, x: float, y: float, first: bool = False) -> Tex
     return axes.text(y=y, s=cell.text, va="center_baseline", weight=weight, **place)
 
 
-def _width(axes: Axes, cell: Cell) -> float:
+def _text_width(axes: Axes, cell: Cell) -> float:
     """Width of a cell's text in inches."""
     text = _put(axes, cell, 0, 0)
     width = text.get_window_extent().width / axes.figure.dpi
