@@ -42,6 +42,14 @@ runs: [{data.size: [10, 20, 30]}]
 figures:
   ratio: {plot: curve}
   pictures: {plot: grid, hue: data.size}
+claims:
+  any:
+    statement: Something is copied.
+    figure: ratio
+    kind: threshold
+    by: data.size
+    op: ">="
+    value: 0
 """
 
 
@@ -233,6 +241,23 @@ def test_tables_figures_and_summary(emm, made, tmp_path):
     result = emm("summary", "--config", one)
     assert result.code == 0
     assert f"ratio                    {made.catalog.root}/figures/ratio.png\n" in result.out
+
+
+def test_replication(emm, fails, made, tmp_path):
+    one = json.dumps(json.loads(made.config) | {"select": {"paper": {"mine": {"data.size": 10}}}})
+    rows, output = tmp_path / "memorization.parquet", tmp_path / "replication.parquet"
+    words = ["--memorization", rows, "--emm", tmp_path / "emm.parquet"]
+    assert emm("tables", "--config", one, *words).code == 0
+    words = ["replicate", "--config", one, "--memorization", rows, "--output"]
+    assert emm(*words, output) == Result(0, "", "")
+    table = read_table(output).set_index("id")
+    assert table.loc["mine.any", ["verdict", "n_runs"]].to_list() == ["supported", 1]
+    assert set(table.drop("mine.any")["verdict"]) == {"not measured"}
+    assert output.with_suffix(".csv").exists()
+    assert "Something is copied." in output.with_suffix(".md").read_text()
+    assert fails(*words, tmp_path / "table.csv").endswith("end it with .parquet")
+    rows.unlink()
+    assert fails(*words, output) == f"{rows}: no such file"
 
 
 def test_settings(emm):

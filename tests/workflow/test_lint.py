@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from emm.catalog import RULES
+from emm.analyse.checks import RULES
 
 GPU_RULES = {"train", "sample", "score"}
 

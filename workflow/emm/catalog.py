@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emm.analyse.names import METRICS, is_metric
+from emm.analyse.checks import check_claims, check_figure
 from emm.errors import UserError
 from emm.expansion import (
     WORKFLOW,
@@ -25,7 +25,6 @@ from emm.expansion import (
 )
 from emm.filters import parse_filter, shows, value_of
 from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
-from emm.masks import DERIVED
 from emm.resolve import resolve
 from emm.spec import (
     DEFAULTS,
@@ -42,7 +41,6 @@ from emm.spec import (
 from emm.train.schedules import evaluated_steps
 from emm.yamlfile import load_yaml
 
-TIMES = ("epoch", "step")  # what a figure's x axis may show besides settings
 KEYS = {  # how a figure is read
     "curve": "Bars and bands: 95 % intervals, or the standard deviation over seeds.",
     "emm": "Dashed: 90 %. A bar at the bottom: the EMM's 95 % interval, below a dotted line at the "
@@ -51,10 +49,6 @@ KEYS = {  # how a figure is read
     "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
     "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
 }
-RULES = (  # names of targets that no figure may have
-    *("all", "data", "subset", "train", "sample", "score"),
-    *("tables", "experiment_tables", "figure", "report", "plan", "replication"),
-)
 
 
 @dataclass(frozen=True)
@@ -243,6 +237,9 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     rows = _selected(listed, config)
     figures = _figures(experiments, listed, rows)
     others = _other_figures(experiments, figures, config, workflow)
+    check_claims(
+        experiments, listed, {**figures, **others}, {**files, **shipped_experiments(workflow)}
+    )
     return Catalog(config, scale, files, experiments, tuple(rows), _runs(rows), figures, others)
 
 
@@ -346,9 +343,7 @@ def _figures(
                 other = figures[figure_name].experiment
                 raise UserError(f"experiment {name}: figure {figure_name} is also in {other}")
             where = f"experiment {name}: figure {figure_name}"
-            if figure_name in RULES:
-                raise UserError(f"{where}: is the name of a rule; choose another")
-            _check_figure(figure, where)
+            check_figure(figure_name, figure, where)
             passing = _passing(own, figure.where, f"{where}: where")
             parts = _parts(own, passing, figure, where)
             line = frozenset.union(*parts["reference"])
@@ -401,16 +396,3 @@ def _other_figures(
     }
     others = unselected | without_runs
     return {name: reason for name, reason in others.items() if name not in figures}
-
-
-def _check_figure(figure: Figure, where: str) -> None:
-    """Refuse columns that the result tables will not have."""
-    for key in ("x", "hue", "style", "rows", "columns", "also"):
-        value = getattr(figure, key)
-        known = [*DEFAULTS, *DERIVED, *(TIMES if key == "x" else ())]
-        if value is not None and value not in known:
-            raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
-    if not is_metric(figure.y):
-        raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, METRICS)}")
-    if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
-        raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")

@@ -27,12 +27,8 @@ app = typer.Typer(
 
 CORES = os.cpu_count() or 1
 SCORE_KEYS = (  # what `emm score` prints first
-    "n_samples",
-    "n_training",
-    "n_memorized",
-    "memorization_ratio",
-    "knn_distance",
-    "duplicates",
+    *("n_samples", "n_training", "n_memorized"),
+    *("memorization_ratio", "knn_distance", "duplicates"),
 )
 Set = Annotated[
     list[str],
@@ -276,6 +272,18 @@ def figure(
     from emm.figures.stage import draw_figure
 
     draw_figure(config_from(config), name, memorization, emm, output)
+
+
+@app.command()
+def replicate(
+    memorization: Annotated[Path, typer.Option(help="The memorization table.")],
+    output: Annotated[Path, typer.Option(help="Table to write; .csv and .md go beside it.")],
+    config: ConfigFile = "config.yaml",
+) -> None:
+    """Set published values and the papers' claims beside the results."""
+    from emm.analyse.replication import write_replication
+
+    write_replication(config_from(config), memorization, output)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Filters over the rows of experiments: they name published values, which hold at every scale."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from emm.errors import UserError
@@ -24,32 +24,33 @@ class Row(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
+    @property
+    def run_id(self) -> str: ...
 
-def parse_filter(
-    wanted: Mapping[str, Any], where: str, experiments: Collection[str] = ()
-) -> Filter:
+    @property
+    def evaluation_id(self) -> str: ...
+
+
+def parse_filter(wanted: Mapping[str, Any], where: str, others: Collection[str] = ()) -> Filter:
     """Allowed values by setting, as strict as those of an experiment; UserErrors name `where`.
 
-    With `experiments`, the filter may also name some of these.
+    others: further names that the filter may hold, whose values are taken as they are.
     """
     return {
-        key: [_parsed(key, value, where, experiments) for value in values_of(key, content)]
+        key: [_parsed(key, value, where, others) for value in values_of(key, content)]
         for key, content in wanted.items()
     }
 
 
-def _parsed(key: str, value: Any, where: str, experiments: Collection[str]) -> Any:
-    if key == EXPERIMENT and experiments:
-        if value not in experiments:
-            hint = suggestion(str(value), experiments)
-            raise UserError(f"{where}: experiment: no experiment {value!r}{hint}")
+def _parsed(key: str, value: Any, where: str, others: Collection[str]) -> Any:
+    if key in others:
         return value
     if key in DERIVED:
         if value is not None and type(value) is not int:
             raise UserError(f"{where}: {key}: should be an integer, not {value!r}")
         return value
     if key not in DEFAULTS:
-        known = [*DEFAULTS, *DERIVED, *([EXPERIMENT] if experiments else [])]
+        known = [*DEFAULTS, *DERIVED, *others]
         raise UserError(f"{where}: unknown setting {key!r}{suggestion(key, known)}")
     return flatten(parse_recipe({key: value}, where))[key]
 
@@ -68,8 +69,3 @@ def value_of(row: Row, key: str) -> Any:
     if key in DERIVED:
         return derived(row.published)[key]
     return row.settings[key] if row.published[key] is None else row.published[key]
-
-
-def passing(wanted: Filter, rows: Iterable[Row]) -> list[Row]:
-    """The rows that a filter shows."""
-    return [row for row in rows if shows(wanted, row)]

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from emm import catalog, ids
+from emm.analyse.published import published_files
 from emm.checkout import start_without_limit, use_checkout
 from emm.errors import UserError
 from emm.spec import RECIPE_VERSION, option
@@ -35,7 +36,12 @@ THREADS = CATALOG.config.threads
 CONFIG = what(CATALOG.config)
 RUN = f"{ROOT}/runs/{{run}}"
 EVALUATION = f"{RUN}/{{evaluation}}"
-TABLES = expand("{root}/tables/{name}.parquet", root=ROOT, name=["memorization", "emm"])
+TABLES = expand(
+    "{root}/tables/{name}.parquet",
+    root=ROOT,
+    name=["memorization", "emm", "replication"],
+)
+PUBLISHED = [relpath(path) for path in published_files()]
 SUMMARIES = [
     f"{ROOT}/runs/{run}/{name}/summary.parquet" for run, name in CATALOG.evaluations
 ]

@@ -1,6 +1,7 @@
 # In:  the summaries of all evaluations. Out: memorization.parquet, a row per checkpoint, and
 # emm.parquet, a row per series and threshold. Each experiment also has the two tables of its own,
-# so that a figure waits for the runs of its experiment only.
+# so that a figure waits for the runs of its experiment only. The replication table sets the published
+# values, and the claims of the selected experiments, beside the results.
 
 
 rule tables:
@@ -36,3 +37,33 @@ use rule tables as experiment_tables with:
         f"{ROOT}/logs/tables/{{experiment}}.log",
     params:
         config=lambda w: what(CATALOG.only(w.experiment)),
+
+
+rule replication:
+    input:
+        memorization=TABLES[0],
+        published=PUBLISHED,
+    output:
+        table=TABLES[2],
+        others=multiext(f"{ROOT}/tables/replication", ".csv", ".md"),
+    log:
+        f"{ROOT}/logs/replication.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=CONFIG,
+        scale=CATALOG.scale.model_dump_json(include={"comparable", "run_sd"}),
+        claims=[
+            f"{name}: {claim.model_dump_json(exclude_defaults=True)}"
+            for experiment in CATALOG.experiments.values()
+            for name, claim in experiment.claims.items()
+        ],
+    shell:
+        """
+        emm replicate \
+            --config {params.config:q} \
+            --memorization {input.memorization:q} \
+            --output {output.table:q} \
+            2>{log:q}
+        """

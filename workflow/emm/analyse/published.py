@@ -1,0 +1,153 @@
+"""Published values: what a paper prints or draws, and which of our runs should give the same."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from emm.analyse.names import labelled, plain_text, value_name
+from emm.analyse.places import EMM, PARAMETERS, SIZE, SPREAD, identity
+from emm.expansion import WORKFLOW
+from emm.filters import Row, value_of
+from emm.masks import DERIVED, full_mask
+from emm.spec import DEFAULTS, Scalar, Settings, differing, parse
+from emm.yamlfile import load_yaml
+
+PEAK = "argmax_num_blocks"
+RANK, WHICH, MASK, BLOCKS = "model.skip_rank", "eval.epoch", "model.skip_mask", "model.num_blocks"
+NETWORK = ("model.", "data.dataset", "labels.kind")  # what decides the size of a network
+SWEPT = {EMM: SIZE, PEAK: BLOCKS}  # the setting that a metric is found along
+NAMES = {  # of a metric and its unit in a sentence
+    "memorization_ratio": ("memorization ratio", "%"),
+    "knn_distance": ("KNN distance", "grey levels"),
+    EMM: ("EMM", "images"),
+    PARAMETERS: ("network parameters", "million"),
+    SPREAD: ("standard deviation of the memorization ratio over seeds", "points"),
+    PEAK: ("residual blocks per level with the highest memorization ratio", ""),
+}
+EXTREMES = {"max": "highest ", "min": "lowest ", None: ""}
+
+
+class Published(Settings):
+    """One published number."""
+
+    id: str
+    figure: str = Field(description="Figure, table or section where it stands")
+    metric: Literal[
+        "memorization_ratio",
+        "knn_distance",
+        "emm",
+        "parameters_million",
+        "memorization_ratio_sd",
+        "argmax_num_blocks",
+    ]
+    value: float
+    uncertainty: float = Field(ge=0, description="Half width; 0 is as printed")
+    provenance: Literal["paper-table", "paper-text", "digitised"]
+    run: dict[str, Scalar | list[Scalar]] = Field(description="What differs from the defaults")
+    relation: Literal["approx", "in", ">", ">=", "<", "<="] | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = Field(1, ge=1, description="Training seeds that it is the mean or the spread of")
+    over: Literal["max", "min"] | None = Field(None, description="Which of several runs is meant")
+    same_as: str | None = None
+    note: str = ""
+
+    @property
+    def statement(self) -> str:
+        """What the number is: "memorization ratio at |D| = 1k, weight decay 0.01, %"."""
+        name, unit = NAMES[self.metric]
+        parts = [_words(key, value) for key, value in self.run.items() if not self._implied(key)]
+        at = f" at {', '.join(parts)}" if parts else " of the basic run"
+        return f"{EXTREMES[self.over]}{name}{at}{f', {unit}' if unit else ''}"
+
+    def _implied(self, key: str) -> bool:
+        return key == "labels.num_classes" and self.run.get("labels.kind") != "random"
+
+
+class Source(Settings):
+    """A file of published values: the paper, the settings it leaves unsaid, and its numbers."""
+
+    source: str = Field(description="Short name of the paper")
+    cited: str = Field(description="How experiments cite it")
+    title: str
+    defaults: dict[str, Scalar | list[Scalar]]
+    values: list[Published]
+
+
+def published_files(workflow: Path = WORKFLOW) -> list[Path]:
+    """The files of published values."""
+    return sorted((workflow / "published").glob("*.yaml"))
+
+
+def load_published(path: Path) -> Source:
+    """A file of published values, validated."""
+    return parse(Source, load_yaml(path), str(path))
+
+
+def matching(value: Published, source: Source, rows: Iterable[Row]) -> list[list[Row]]:
+    """Our rows for a published value, one list per run; those of a list differ in seeds only.
+
+    For a metric that is found along a setting, one list holds the rows along it. What the paper
+    does not say is free; of several candidates those with the fewest settings off their defaults
+    are meant, so that variations of our own do not count.
+    """
+    wanted = _wanted(value, source)
+    found = [row for row in rows if all(_agrees(row, *pair, source) for pair in wanted.items())]
+    swept = [SWEPT[value.metric]] if value.metric in SWEPT else []
+    several = [key for key, content in value.run.items() if isinstance(content, list)]
+    families = _alike(found, [*swept, *several, *([MASK] if _describes_mask(value) else [])])
+    return _alike(min(families, key=lambda rows: _off(rows[0]), default=[]), swept)
+
+
+def _alike(rows: Iterable[Row], free: Sequence[str]) -> list[list[Row]]:
+    """Rows that agree in all settings but seeds and the free ones."""
+    alike: dict[Any, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(tuple(identity(row, free).items()), []).append(row)
+    return list(alike.values())
+
+
+def _wanted(value: Published, source: Source) -> dict[str, Any]:
+    """The settings that a row has to have."""
+    wanted = source.defaults | value.run
+    left_out = {RANK, WHICH, SWEPT.get(value.metric)}
+    if wanted["labels.kind"] != "random":
+        left_out.add("labels.num_classes")
+    if _describes_mask(value):
+        left_out.add(MASK)
+    return {
+        key: content
+        for key, content in wanted.items()
+        if key not in left_out
+        and not key.endswith(".seed")
+        and (value.metric != PARAMETERS or key.startswith(NETWORK))
+    }
+
+
+def _agrees(row: Row, key: str, wanted: Any, source: Source) -> bool:
+    found = value_of(row, key)
+    if key == MASK:
+        full = full_mask(row.published)
+        return found in ("all", full) if wanted == source.defaults[MASK] else found == wanted
+    if found is None:
+        return key not in DERIVED and wanted == source.defaults.get(key)
+    if isinstance(found, tuple):
+        return found == tuple(wanted)
+    return found in wanted if isinstance(wanted, list) else found == wanted
+
+
+def _words(key: str, value: Any) -> str:
+    """A setting in a sentence."""
+    if isinstance(value, list) and not isinstance(DEFAULTS.get(key), tuple):
+        return " or ".join([_words(key, value[0]), *(value_name(key, v) for v in value[1:])])
+    return plain_text(labelled(key, tuple(value) if isinstance(value, list) else value))
+
+
+def _describes_mask(value: Published) -> bool:
+    return any(key in DERIVED for key in value.run)
+
+
+def _off(row: Row) -> int:
+    return len(differing(row.published, {key.split(".")[0] for key in DEFAULTS}))

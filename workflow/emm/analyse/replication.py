@@ -1,0 +1,162 @@
+"""The replication table: every published value and every claim beside what the results say."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emm.analyse.agreement import Agreement
+from emm.analyse.claims import judge
+from emm.analyse.parquet import read_table, write_table
+from emm.analyse.places import groups_of
+from emm.analyse.published import Source, load_published, published_files
+from emm.analyse.simulate import Measurements
+from emm.catalog import Catalog
+from emm.errors import UserError
+from emm.files import write_text
+from emm.spec import Claim
+
+BAR = r"\|"  # in a cell of a Markdown table
+COLUMNS = {  # and what a row has that does not say otherwise
+    **{"id": "", "source": "", "figure": "", "kind": "", "experiment": "", "section": ""},
+    **{"statement": "", "metric": "", "published": np.nan, "published_low": np.nan},
+    **{"published_high": np.nan, "provenance": "", "ours": np.nan, "ours_low": np.nan},
+    **{"ours_high": np.nan, "n_runs": 0, "verdict": "", "support": np.nan},
+    **{"comparable": False, "note": ""},
+}
+
+
+def write_replication(catalog: Catalog, memorization: Path, output: Path) -> pd.DataFrame:
+    """Write the replication table of a catalog as Parquet, and beside it as .csv and .md.
+
+    Raises UserError unless the output ends in .parquet.
+    """
+    if output.suffix != ".parquet":
+        raise UserError(f"--output {output}: the table is a Parquet file; end it with .parquet")
+    sources = [load_published(path) for path in published_files()]
+    table = replication_table(catalog, read_table(memorization), sources)
+    write_text(output.with_suffix(".csv"), table.to_csv(index=False))
+    write_text(output.with_suffix(".md"), markdown(table, catalog))
+    write_table(output, table)
+    return table
+
+
+def replication_table(
+    catalog: Catalog, memorization: pd.DataFrame, sources: Sequence[Source]
+) -> pd.DataFrame:
+    """A row per published value, then per claim of the selected experiments.
+
+    Values (kind "value"): published and ours with 95 % intervals, in %, grey levels, images,
+    millions. Their verdict is "within" where the intervals overlap, "outside", "not measured", or
+    at a scale that is no copy of the paper "not comparable".
+
+    Claims (kind "claim"): `ours` is the number that the claim hinges on, with its 95 % interval, in
+    the unit of `metric` (points where it is a difference of percentages), published what it is
+    compared with if that is a number; `note` says which number it is and where it was decided. The
+    verdict is "supported" or "contradicted" from a probability of 0.95, "undecided", or "not
+    measured". `support` is the probability that the claim is true, for "contradicted" that it is
+    false.
+    """
+    measurements = Measurements(memorization, catalog.scale.run_sd)
+    rows = [*_values(catalog, measurements, sources), *_claims(catalog, measurements, sources)]
+    table = pd.DataFrame([COLUMNS | row for row in rows], columns=list(COLUMNS))
+    return table.assign(comparable=catalog.scale.comparable)
+
+
+def _values(
+    catalog: Catalog, measurements: Measurements, sources: Iterable[Source]
+) -> Iterable[dict[str, Any]]:
+    for source in sources:
+        agreement = Agreement(catalog, measurements, source)
+        for value in source.values:
+            yield {
+                "id": value.id,
+                "source": source.source,
+                "figure": value.figure,
+                "kind": "value",
+                "statement": value.statement,
+                "metric": value.metric,
+                "provenance": value.provenance,
+                **agreement.compare(value),
+            }
+
+
+def _claims(
+    catalog: Catalog, measurements: Measurements, sources: Sequence[Source]
+) -> Iterable[dict[str, Any]]:
+    for name, experiment in catalog.experiments.items():
+        papers = (s.source for s in sources if experiment.source.startswith(s.cited))
+        source = next(papers, experiment.source)
+        for claim_name, claim in experiment.claims.items():
+            yield {
+                "id": f"{name}.{claim_name}",
+                "source": source,
+                "figure": claim.figure,
+                "kind": "claim",
+                "experiment": name,
+                "section": claim.section,
+                "statement": claim.statement,
+                **_judged(catalog, measurements, name, claim_name, claim),
+            }
+
+
+def _judged(
+    catalog: Catalog, measurements: Measurements, experiment: str, name: str, claim: Claim
+) -> dict[str, Any]:
+    groups = groups_of(claim, experiment, catalog.rows, f"experiment {experiment}: claim {name}")
+    found = judge(claim, groups, measurements)
+    return {
+        "metric": found.metric,
+        "published": found.published,
+        "provenance": "interpreted" if claim.interpreted else "paper-text",
+        "ours": found.ours,
+        "ours_low": found.low,
+        "ours_high": found.high,
+        "n_runs": found.n_runs,
+        "verdict": found.verdict,
+        "support": found.support,
+        "note": found.note,
+    }
+
+
+def markdown(table: pd.DataFrame, catalog: Catalog) -> str:
+    """The table as Markdown: verdicts counted, claims, then values."""
+    lines = ["# Replication", "", f"Scale {catalog.config.scale}: {catalog.scale.title}.", ""]
+    for kind, title in (("claim", "Claims"), ("value", "Published values")):
+        rows = table[table["kind"] == kind]
+        counts = ", ".join(
+            f"{n} {verdict}" for verdict, n in rows["verdict"].value_counts().items()
+        )
+        lines += [f"## {title}", "", f"{counts or 'None'}.", "", *_lines(kind, rows), ""]
+    return "\n".join(lines)
+
+
+def _lines(kind: str, rows: pd.DataFrame) -> list[str]:
+    if rows.empty:
+        return []
+    head = ["Shown in", "Statement", "Verdict", "Support", "Published", "Ours", "Note"]
+    shown = [head, ["---"] * len(head)]
+    for row in rows.to_dict("records"):
+        published, ours = (
+            _interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+            for name in ("published", "ours")
+        )
+        support = "" if np.isnan(row["support"]) else f"{row['support']:.2f}"
+        words = [row["figure"], row["statement"], row["verdict"]]
+        shown.append([*words, support, published, ours, row["note"]])
+    if kind == "value":
+        shown = [
+            [cell for cell, name in zip(line, head, strict=True) if name != "Support"]
+            for line in shown
+        ]
+    return [f"| {' | '.join(cell.replace('|', BAR) for cell in line)} |" for line in shown]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """A number with its 95 % interval: "92.1 (91.0 to 93.2)"; its bounds if it has no value."""
+    words = "" if np.isnan(value) else f"{value:.4g}"
+    if np.isnan(low) or low == high:
+        return words
+    return f"{words} ({low:.4g} to {high:.4g})".strip()

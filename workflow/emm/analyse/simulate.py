@@ -1,0 +1,227 @@
+"""What the results allow each number of a claim to be: its estimate, and 2,000 draws around it.
+
+A checkpoint's ratio is drawn from the Jeffreys posterior of its binomial count. On top comes an
+error that all checkpoints of a run share, for what another training seed would have given: normal
+on the arcsine scale, where a binomial's standard deviation is the same everywhere, so that it
+vanishes at 0 and 100 %.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from emm.analyse.emm import crossings
+from emm.analyse.names import metric as column
+from emm.analyse.places import EMM, PARAMETERS, SIZE, SPREAD, Entry, Item, Place, time_factor
+from emm.data.catalogue import source_info
+from emm.seeds import derive
+from emm.spec import DEFAULTS, Recipe, nested
+
+DRAWS = 2000
+EPSILON = 0.1  # of the EMM: 90 %
+# Relative sd of the KNN distance over training seeds, per point of the ratio's: in Tables 2 and 5
+# of Gu et al. 2023 the weight decays 0, 1e-5 and 1e-4 are practically one run; over them the ratio
+# has an sd of 0.6 points (at 50 %; 1k and 2k images) and the distance one of 1.7 %.
+KNN_PER_POINT = 0.03
+
+Draws = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """Bounds of a number, (1 + DRAWS,) each: the estimate first, then the draws.
+
+    Equal where the number is known, -inf and inf where nothing is.
+    """
+
+    low: Draws
+    high: Draws
+
+
+UNKNOWN = Interval(np.full(1 + DRAWS, -np.inf), np.full(1 + DRAWS, np.inf))
+
+
+class Measurements:
+    """The memorization table, and what else its numbers could have been.
+
+    run_sd: standard deviation of a ratio of 50 % over training seeds, in points.
+    """
+
+    def __init__(self, memorization: pd.DataFrame, run_sd: float) -> None:
+        rows = memorization[memorization["n_samples"] > 0].sort_values("step", kind="stable")
+        self._rows = dict(iter(rows.groupby("evaluation", sort=False)))
+        self.run_sd = run_sd
+        self._ratio = lru_cache(maxsize=1000)(self._drawn_ratio)
+
+    def runs(self, metric: str, entries: Iterable[Entry]) -> set[str]:
+        """Ids of the runs of some entries that are measured; a network is known untrained."""
+        known = metric == PARAMETERS
+        return {entry.row.run_id for entry in entries if known or entry.evaluation in self._rows}
+
+    def checkpoint(self, entry: Entry, before: float | None = None) -> pd.Series | None:
+        """The row of the table that an entry stands for; None if there is none.
+
+        The best of those up to the published epoch `before`, the first of equals, unless the entry
+        names its step.
+        """
+        rows = self._rows.get(entry.evaluation)
+        if rows is None:
+            return None
+        if entry.step is not None:
+            rows = rows[rows["step"] == entry.step]
+        elif before is not None:
+            rows = rows[rows["epoch"] <= before * time_factor(entry.row) * (1 + 1e-9)]
+        return None if rows.empty else rows.loc[rows["memorization_ratio"].idxmax()]
+
+    def nearest(self, entry: Entry, epoch: float) -> tuple[int, float]:
+        """Step and epoch of the measured checkpoint nearest to an epoch at the scale."""
+        rows = self._rows[entry.evaluation]
+        row = rows.loc[(rows["epoch"] - epoch).abs().idxmin()]
+        return int(row["step"]), float(row["epoch"])
+
+    def place(
+        self, metric: str, place: Place, over: str | None = None, before: float | None = None
+    ) -> Interval:
+        """A place's number in the unit of its metric: %, grey levels, images, millions."""
+        if len(place.items) > 1:
+            return _over(over, [self.item(metric, item, before) for item in place.items])
+        if over in (None, "mean"):
+            return self.item(metric, place.items[0], before)
+        return self._over_seeds(metric, place.items[0], over, before)
+
+    def item(self, metric: str, item: Item, before: float | None = None) -> Interval:
+        """The same for runs that differ in seeds only: their mean; for the EMM, of a series."""
+        if metric == EMM:
+            return self._emm(item, before)
+        values = [value for entry in item if (value := self._value(metric, entry, before))]
+        return Interval(*np.mean(values, axis=0)) if values else UNKNOWN
+
+    def _over_seeds(self, metric: str, item: Item, over: str, before: float | None) -> Interval:
+        """An extreme or the spread over seeds, which must not hold the error of seeds once more.
+
+        The spread's draws are what it could be for ever more seeds: an inverse chi distribution.
+        """
+        if over in ("max", "min"):
+            return _over(over, [self.item(metric, (entry,), before) for entry in item])
+        values = [value for entry in item if (value := self._value(metric, entry, before))]
+        if len(values) < 2:
+            return Interval(np.zeros(1 + DRAWS), UNKNOWN.high)
+        points = [value.low[0] for value in values]
+        spread = np.ptp(points) if over == "range" else np.std(points, ddof=1)
+        rng = _generator("spread", *(entry.evaluation for entry in item))
+        freedom = len(values) - 1
+        return _exact(spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS)), spread)
+
+    def _value(self, metric: str, entry: Entry, before: float | None) -> Interval | None:
+        if metric == PARAMETERS:
+            return _constant(million_parameters(entry.row.settings))
+        row = self.checkpoint(entry, before)
+        if row is None or (metric != SPREAD and pd.isna(row[metric])):
+            return None
+        if metric in ("memorization_ratio", SPREAD):
+            ratio = self.ratio(entry, row)
+            samples = entry.scaled_samples if entry.samples else row["n_samples"]
+            value = np.sqrt(ratio * (1 - ratio) / samples) if metric == SPREAD else ratio
+            return Interval(100 * value, 100 * value)
+        value = column(metric).factor * row[metric]
+        sd = KNN_PER_POINT * self.run_sd if metric == "knn_distance" else 0.0
+        errors = _generator("distance", entry.row.run_id).standard_normal(DRAWS)
+        return _exact(value * np.exp(sd * errors), value)
+
+    def ratio(self, entry: Entry, row: pd.Series) -> Draws:
+        """Fractions (1 + DRAWS,) of memorized samples at a row of the table."""
+        trained = entry.row.settings["model.arch"] != "optimum"
+        counts = int(row["n_memorized"]), int(row["n_samples"])
+        return self._ratio(
+            entry.evaluation, entry.row.run_id if trained else "", int(row["step"]), *counts
+        )
+
+    def _drawn_ratio(self, evaluation: str, run: str, step: int, hits: int, samples: int) -> Draws:
+        rng = _generator("ratio", evaluation, str(step))
+        drawn = rng.beta(hits + 0.5, samples - hits + 0.5, DRAWS)
+        if run:
+            errors = _generator("run", run).standard_normal(DRAWS) * self.run_sd / 100
+            angle = np.clip(np.arcsin(np.sqrt(drawn)) + errors, 0, np.pi / 2)
+            drawn = np.sin(angle) ** 2
+        return np.concatenate([[hits / samples], drawn])
+
+    def _emm(self, item: Item, before: float | None) -> Interval:
+        """EMM of a series, linear in N as published; a bound where the sizes do not bracket it."""
+        curves: dict[int, list[Draws]] = {}
+        for entry in item:
+            row = self.checkpoint(entry, before)
+            if row is not None:
+                curves.setdefault(entry.row.settings[SIZE], []).append(self.ratio(entry, row))
+        if not curves:
+            return UNKNOWN
+        sizes = np.array(sorted(curves), float)
+        ratios = np.stack([np.mean(curves[size], axis=0) for size in sizes], axis=-1)
+        found = crossings(sizes, ratios, EPSILON, log=False)
+        low = np.where(found == np.inf, sizes[-1], np.where(found == -np.inf, 0, found))
+        return Interval(low, np.where(found == -np.inf, sizes[0], found))
+
+
+def quantiles(values: Draws) -> tuple[float, float]:
+    """The central 95 % of the draws, as two of them: infinite where these are."""
+    drawn = np.sort(values[1:])
+    tail = int(DRAWS * 0.025)
+    return float(drawn[tail]), float(drawn[DRAWS - 1 - tail])
+
+
+def _over(over: str | None, values: list[Interval]) -> Interval:
+    """One number of several; with unknown ones among them, the bounds that are sure."""
+    low, high = (np.stack(ends) for ends in zip(*values, strict=True))
+    if over in ("mean", "max", "min"):
+        reduce: Callable[..., Any] = getattr(np, over)
+        return Interval(reduce(low, axis=0), reduce(high, axis=0))
+    if over == "range":
+        sure = np.maximum(low.max(axis=0) - high.min(axis=0), 0)
+        return Interval(sure, high.max(axis=0) - low.min(axis=0))
+    known = (low == high).all(axis=0)
+    spread = np.where(known, np.where(known, low, 0).std(axis=0, ddof=1), 0)
+    return Interval(spread, np.where(known, spread, np.inf))
+
+
+def _exact(drawn: Draws, estimate: float) -> Interval:
+    values = np.concatenate([[estimate], drawn])
+    return Interval(values, values)
+
+
+def _constant(value: float) -> Interval:
+    return _exact(np.full(DRAWS, value), value)
+
+
+def _generator(purpose: str, *names: str) -> np.random.Generator:
+    """Draws that belong to what is measured, whichever claim asks and in whatever order."""
+    return np.random.default_rng(derive(0, f"claims/{purpose}/{'/'.join(names)}"))
+
+
+def million_parameters(settings: Any) -> float:
+    """Parameters of a run's network in millions; 0 for the optimum."""
+    if settings["model.arch"] == "optimum":
+        return 0.0
+    network = {key: value for key, value in settings.items() if key.startswith("model.")}
+    keys = ("data.dataset", "data.resolution", "labels.num_classes")
+    return _counted(tuple((network | {key: settings[key] for key in keys}).items()))
+
+
+@lru_cache(maxsize=1000)
+def _counted(items: tuple[tuple[str, Any], ...]) -> float:
+    import torch
+
+    from emm import nets
+    from emm.nets.cost import parameters
+
+    settings = DEFAULTS | dict(items)
+    info = source_info(settings["data.dataset"])
+    with torch.device("meta"):
+        network = nets.build(
+            Recipe.model_validate(nested(settings)).model,
+            resolution=settings["data.resolution"] or info.resolution or 32,
+            image_channels=info.channels or 3,
+            label_dim=settings["labels.num_classes"],
+        )
+    return parameters(network) / 1e6
