@@ -304,6 +304,23 @@ def pages(
 
 
 @app.command()
+def gallery(
+    output: Output,
+    pictures: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Figures and tables",
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: str | None = None,
+) -> None:
+    """Write all figures and tables, with what was found, as one page of Markdown."""
+    from emm.report.gallery import write_gallery
+
+    catalog = config_from(config, scale, experiments)
+    table = catalog.root / "tables" / "replication.parquet"
+    write_gallery(catalog, table, output, pictures, title)
+
+
+@app.command()
 def summary(
     config: ConfigFile = "config.yaml",
     scale: str | None = None,

@@ -157,7 +157,7 @@ def value_name(setting: str, value: Any) -> str:
     if isinstance(value, bool | str):
         return VALUES.get(setting, {}).get(value, str(value))
     if setting == "model.skip_resolution":
-        return f"{value}×{value}"
+        return f"{value}×{value}"  # noqa: RUF001
     if setting in THOUSANDS and value >= 1000 and value % 10 == 0:
         return f"{value / 1000:g}k"
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:g}"
