@@ -30,6 +30,7 @@ def expected(selected: catalog.Catalog) -> dict[str, int]:
         "tables": 1,
         "replication": 1,
         "figure": len(selected.figures),
+        "pages": 1,
         "report": 1,
         "all": 1,
     }
@@ -81,7 +82,7 @@ def test_every_figure_is_a_target_and_needs_its_experiment_only(shipped):
     assert counts == {
         rule: count
         for rule, count in expected(own).items()
-        if rule not in ("tables", "replication", "report", "all")
+        if rule not in ("tables", "replication", "pages", "report", "all")
     }
 
 

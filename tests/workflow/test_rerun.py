@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-AGGREGATES = {"experiment_tables", "tables", "figure", "report", "all"}
+AGGREGATES = {"experiment_tables", "tables", "figure", "replication", "pages", "report", "all"}
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def test_title_of_a_figure_plans_that_figure(clone):
     clone.edit(path, "title: No labels, true labels, random labels", "title: Labels")
     plan = clone.plan()
     assert plan.wildcards["figure"] == [{"figure": "fig5a"}]
-    assert set(plan.counts) == {"figure", "report", "all"}
+    assert set(plan.counts) == {"figure", "pages", "report", "all"}
 
 
 def test_targets_by_name_leave_shared_runs_alone(clone):
@@ -92,7 +92,7 @@ def test_deleted_figure_is_drawn_again(clone):
     (clone.results / "figures" / "fig1c.pdf").unlink()
     plan = clone.plan()
     assert plan.wildcards["figure"] == [{"figure": "fig1c"}]
-    assert set(plan.counts) == {"figure", "report", "all"}
+    assert set(plan.counts) == {"figure", "pages", "report", "all"}
 
 
 def test_missing_summary_is_sampled_again_not_trained(clone):

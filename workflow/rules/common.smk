@@ -90,6 +90,14 @@ def experiment_of(wildcards):
     return CATALOG.experiments[CATALOG.figures[wildcards.figure].experiment]
 
 
+def paper_and_section(wildcards):
+    """Where a figure stands in the report: its paper, and the section with what it asks."""
+    experiment = experiment_of(wildcards)
+    paper, _, section = experiment.source.partition(", ")
+    title = f"{section}: {experiment.title}" if section else experiment.title
+    return paper or "Own experiments", title
+
+
 def experiment_tables(wildcards):
     """Tables of the experiment that a figure belongs to."""
     experiment = CATALOG.figures[wildcards.figure].experiment

@@ -16,9 +16,8 @@ rule figure:
         svg=report(
             f"{ROOT}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
-            category=lambda w: experiment_of(w).source.partition(",")[0]
-            or "Own experiments",
-            subcategory=lambda w: experiment_of(w).title,
+            category=lambda w: paper_and_section(w)[0],
+            subcategory=lambda w: paper_and_section(w)[1],
             labels=lambda w: CATALOG.figures[w.figure].labels,
         ),
         others=multiext(f"{ROOT}/figures/{{figure}}", ".pdf", ".png", ".csv"),

@@ -19,7 +19,7 @@ from emm.spec import DEFAULTS, Claim, Experiment, Figure, suggestion
 
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score"),
-    *("tables", "experiment_tables", "figure", "report", "plan", "replication"),
+    *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
 )
 TIMES = ("epoch", "step")  # what a figure's x axis may show besides settings
 OWN_METRICS = (EMM, SPREAD, PARAMETERS)  # what claims may be made of besides table columns
