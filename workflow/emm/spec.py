@@ -294,7 +294,9 @@ class Scale(Settings):
     title: str
     comparable: bool = Field(description="Whether values may be compared with published ones")
     run_sd: float = Field(
-        0.0, ge=0, description="Standard deviation of the ratio over training seeds, in points"
+        0.0,
+        ge=0,
+        description="Standard deviation of a ratio of 50 % over training seeds, in points",
     )
     rules: dict[str, Rule] = {}
     experiments: dict[str, dict[str, Rule]] = Field(

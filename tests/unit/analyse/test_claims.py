@@ -1,6 +1,5 @@
 """Claims of known truth: every kind both ways, and saturated, censored and missing results."""
 
-import copy
 import dataclasses
 import math
 
@@ -9,14 +8,12 @@ import pandas as pd
 import pytest
 
 from emm import catalog
-from emm.analyse.checks import check_claims
 from emm.analyse.claims import judge
 from emm.analyse.compare import Case, everywhere, somewhere
 from emm.analyse.places import Entry, groups_of
 from emm.analyse.simulate import DRAWS, Measurements, quantiles
 from emm.errors import UserError
-from emm.masks import derived
-from emm.spec import DEFAULTS, Claim, parse
+from emm.spec import Claim, parse
 from emm.train.schedules import epoch_of
 
 SIZES = (500, 1000, 2000, 4000)
@@ -404,29 +401,6 @@ def test_filters_know_what_masks_do(found, about, runs):
     assert {group.about["model.skip_mask"] for group in groups} == runs
 
 
-@pytest.mark.parametrize(
-    ("mask", "expected"),
-    [
-        ("all", (9, 0, None, None)),
-        ("111111111", (9, 0, None, None)),
-        ("000100000", (1, 8, 16, 4)),
-        ("000000111", (3, 6, 8, None)),
-        ("110111111", (8, 1, 32, None)),
-        ("100000001", (2, 7, None, None)),
-        ("000000000", (0, 9, None, None)),
-    ],
-)
-def test_masks(mask, expected):
-    assert tuple(derived(DEFAULTS | {"model.skip_mask": mask}).values()) == expected
-
-
-def test_masks_of_other_networks():
-    own = {"model.channel_mult": (1, 2, 2, 2), "model.num_blocks": 1, "data.resolution": 64}
-    assert derived(DEFAULTS | own | {"model.skip_mask": "00000010"})["model.skip_resolution"] == 8
-    own |= {"data.resolution": None, "model.skip_mask": "00000011"}
-    assert derived(DEFAULTS | own)["model.skip_resolution"] is None
-
-
 def test_epochs(found):
     about = claim(
         kind="monotone-increasing",
@@ -532,65 +506,6 @@ def test_other_experiments(found):
     assert {e.row.experiment for g in groups for p in g.left for e in p.entries} == {"other"}
     assert {e.row.experiment for g in groups for p in g.right for e in p.entries} == {"own"}
     assert groups_of(claim(kind="greater", **sides), "own", found.rows, "own") == []
-
-
-WRONG = [
-    ({"kind": "threshold", "op": ">"}, "value: needed for the kind threshold"),
-    ({"kind": "monotone-increasing"}, "along: needed for the kind monotone-increasing"),
-    ({"kind": "greater", "left": BASIC}, "right: needed for the kind greater"),
-    ({"kind": "approximately-equal"}, "within: needed for the kind approximately-equal"),
-    ({**PEAKED, "within": None}, "peak: goes with `within`"),
-    ({**GREATER, "peak": 3}, "peak: the kind greater has no use for it"),
-    ({**FALLS, "factor": 2}, "factor: the kind monotone-decreasing has no use for it"),
-    ({**EQUAL, "within": 1, "value": 3}, "left: not with `along` or `value`"),
-    (
-        {**FALLS, "along": "data.sise"},
-        "along: unknown setting 'data.sise'; did you mean 'data.size'",
-    ),
-    ({**FALLS, "along": "labels.kind"}, "along: labels.kind is no number"),
-    ({**FALLS, "along": "knn_distance"}, "along: along a metric only a tendency can be claimed"),
-    ({**FALLS, "by": "model.skips"}, "by: unknown setting 'model.skips'"),
-    ({**FALLS, "metric": "knn"}, "metric: unknown metric 'knn'"),
-    ({**FALLS, "figure": "fog"}, "figure: no figure 'fog'; did you mean 'fig'?"),
-    ({**FALLS, "where": {"data.size": "x"}}, "data.size: input should be a valid integer"),
-    ({**FALLS, "where": {"experiment": "owl"}}, "where: no experiment 'owl'; did you mean 'own'?"),
-    ({**FALLS, "where": {"data.size": 7}}, "where: no run of the experiment has these values"),
-    ({**FALLS, "where": {"data.size": 500}}, "along: too few places along data.size"),
-    ({**GREATER, "right": {"data.size": 9}}, "right: no run of the experiment has these values"),
-    (
-        {
-            **GREATER,
-            "left": {"data.size": 500, "labels.kind": "true"},
-            "right": {"data.size": 1000, **BASIC},
-        },
-        "by: at none of its values both sides have runs",
-    ),
-    ({"kind": "threshold", "op": ">", "value": 1, "by": []}, "differ in data.size (500, 1k, 2k"),
-]
-
-
-@pytest.mark.parametrize(("about", "message"), WRONG)
-def test_wrong_claims_are_one_line(found, about, message):
-    experiment = copy.copy(found.experiments["own"])
-    experiment = experiment.model_copy(update={"claims": {"odd": claim(**about)}})
-    with pytest.raises(UserError) as error:
-        check_claims({"own": experiment}, found.rows, ["fig"], ["own", "other"])
-    assert str(error.value).startswith("experiment own: claim odd: ")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_claims_about_unselected_experiments_pass(found):
-    about = claim(**GREATER | {"right": {"experiment": "other"}})
-    experiment = found.experiments["own"].model_copy(update={"claims": {"odd": about}})
-    check_claims({"own": experiment}, found.rows, ["fig"], ["own", "other"])
-
-
-def test_wrong_claims_stop_the_planning(tmp_path):
-    path = tmp_path / "own.yaml"
-    path.write_text(EXPERIMENT + "claims: {odd: {statement: x, figure: fig, kind: greater}}\n")
-    with pytest.raises(UserError, match="experiment own: claim odd: left: needed for the kind"):
-        catalog.load({"scale": "paper", "experiments": str(path)})
 
 
 def test_many_comparisons_are_corrected_for():
