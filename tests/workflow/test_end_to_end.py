@@ -9,7 +9,7 @@ import pytest
 from emm.spec import DEFAULTS
 
 FIGURES = {
-    *("fig5a", "fig5a_unique", "table3", "conditioning_images"),
+    *("fig5a", "fig5a_unique", "fig14a", "table3", "conditioning_images"),
     *("fig1a", "fig1c", "fig1d", "own_curve"),
 }
 QUANTILES = [f"{name}_q{q:02d}" for name in ("d1", "ratio") for q in (5, 25, 50, 75, 95)]

@@ -55,7 +55,7 @@ def test_more_cores_plan_nothing(clone):
 
 def test_title_of_a_figure_plans_that_figure(clone):
     path = "workflow/experiments/gu2023/conditioning.yaml"
-    clone.edit(path, "title: No labels, true labels, random labels", "title: Labels")
+    clone.edit(path, "title: No labels, true labels, random labels\n", "title: Labels\n")
     plan = clone.plan()
     assert plan.wildcards["figure"] == [{"figure": "fig5a"}]
     assert set(plan.counts) == {"figure", "pages", "report", "all"}
