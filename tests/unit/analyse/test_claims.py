@@ -543,6 +543,14 @@ TRUE_CLAIMS = {
         claim(kind="threshold", op=">", value=90, where=BASIC),
         curves(none=[90.3, 90.6, 91, 92]),
     ),
+    "lowest": (
+        claim(kind="threshold", op=">", value=90, over="min", where={"train.lr": 1e-3}),
+        depth(91, 91, 91, 91, 91),
+    ),
+    "range": (
+        claim(kind="threshold", op="<", value=10, over="range", where={"train.lr": 1e-3}),
+        depth(60, 60, 65, 66, 67),
+    ),
     "emm": (claim(**EMM), curves(true=[99, 91, 60, 20], none=[99, 89, 58, 20])),
     "peak": (claim(**PEAKED), depth(60, 62, 63, 61, 60)),
 }

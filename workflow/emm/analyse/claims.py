@@ -48,7 +48,8 @@ def judge(claim: Claim, groups: Sequence[Group], measurements: Measurements) -> 
     numbers = Numbers(claim, measurements)
     runs, absent = measurements.runs(claim.metric, entries), _absent(numbers, entries)
     if not runs or absent == len(entries):
-        return Verdict("not measured", claim.metric)
+        note = "its checkpoints are not among those measured" if runs else ""
+        return Verdict("not measured", claim.metric, note=note)
     found = KINDS[claim.kind](numbers, groups)
     if found is None:
         note = "this scale makes one run of what is compared"

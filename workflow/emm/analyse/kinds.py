@@ -92,7 +92,11 @@ def _greater(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
     at = _smallest(gaps)
     group, left, right = pairs[at]
     sides = " against ".join(filter(None, (label(left.about), label(right.about))))
-    what = "smallest difference" if factor == 1 else f"smallest excess over {factor:g} times"
+    what = (
+        "smallest difference"
+        if factor == 1
+        else f"smallest excess over {factor:g} times the other side"
+    )
     where = _at(group) or sides
     return _finding(numbers, everywhere(cases), gaps[at][0], what, where)
 
