@@ -12,7 +12,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo setup test test-gpu lint format schemas clean
+.PHONY: demo setup test test-gpu lint format schemas gallery clean
 
 demo: .venv/ready
 	snakemake --profile profiles/local --quiet rules --resources gpu=$(GPUS)
@@ -46,6 +46,10 @@ format: .venv/ready
 
 schemas: .venv/ready
 	emm schema --folder schemas
+
+gallery: .venv/ready
+	emm gallery --experiments gu2023 --title 'Gu et al. 2023 at the quick scale' \
+	  --output docs/figures.md --pictures docs/images/figures
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .snakemake

@@ -29,7 +29,12 @@ RUNS = {  # distinct runs of each experiment
     "optimum": 1,
 }
 DISTINCT = 281  # of the paper; the added arm and the optimum, which is not trained, come on top
-EFLOP = {"diversity": 76, "skips_ncsnpp": 68, "ffhq": 256, "edm_labels": 153}  # of single experiments
+EFLOP = {
+    "diversity": 76,
+    "skips_ncsnpp": 68,
+    "ffhq": 256,
+    "edm_labels": 153,
+}  # of single experiments
 FORWARD = {  # GFLOP per 32x32 image by width and blocks
     **{(128, 2): 25.4, (128, 4): 42.4, (128, 6): 59.3, (128, 8): 76.3, (128, 10): 93.3},
     **{(128, 12): 110.2, (64, 2): 6.4, (96, 2): 14.3, (160, 2): 39.6, (192, 2): 57.0},

@@ -1,26 +1,31 @@
 """What a network can be, in plain Python: asked when a run is planned and when it is built."""
 
+import itertools
 from collections.abc import Sequence
 
 from emm.errors import UserError
+
+MAX_GROUPS, MIN_GROUP_CHANNELS = 32, 4
 
 
 def check_network(
     *,
     resolution: int | None,
     channels: int,
-    levels: int,
+    channel_mult: Sequence[int],
     num_blocks: int,
     attention_levels: Sequence[int],
     skip_mask: str,
 ) -> None:
     """UserError for settings of a U-Net that do not fit together; resolution None is unknown."""
+    levels = len(channel_mult)
     if channels < 4 or channels % 2:
         raise UserError(f"model.channels: {channels} is not an even number of at least 4")
     if num_blocks < 1:
         raise UserError(f"model.num_blocks: {num_blocks} blocks per level; use at least 1")
     if levels < 1:
         raise UserError("model.channel_mult: the list is empty; give one number per level")
+    _check_widths(channels, channel_mult)
     if resolution is not None:
         _check_resolution(resolution, levels)
     for level in attention_levels:
@@ -35,6 +40,28 @@ def check_network(
             f"model.skip_mask: {skip_mask!r} is not {length} characters 0 or 1, one per skip of "
             f"{levels} levels with {num_blocks} blocks"
         )
+
+
+def norm_groups(channels: int) -> int:
+    """Groups of a group norm (Song et al. 2021): at most 32, of at least 4 channels each.
+
+    UserError where they do not divide the channels.
+    """
+    groups = min(MAX_GROUPS, channels // MIN_GROUP_CHANNELS)
+    if groups == 0 or channels % groups:
+        raise UserError(
+            f"model.channels, model.channel_mult: group norm cannot split {channels} channels "
+            f"into {groups} equal groups; make model.channels a multiple of {MAX_GROUPS}, or of "
+            f"{MIN_GROUP_CHANNELS} if no layer is wider than {MAX_GROUPS * MIN_GROUP_CHANNELS}"
+        )
+    return groups
+
+
+def _check_widths(channels: int, channel_mult: Sequence[int]) -> None:
+    """Layers that are normalized: those of the levels, and those joined with a skip."""
+    joined = [a + b for a, b in itertools.pairwise([1, *channel_mult])]
+    for multiple in (*channel_mult, *joined, *(2 * multiple for multiple in channel_mult)):
+        norm_groups(channels * multiple)
 
 
 def _check_resolution(resolution: int, levels: int) -> None:

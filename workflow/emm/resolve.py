@@ -66,9 +66,9 @@ def _check_path(settings: Mapping[str, Any], info: SourceInfo) -> None:
 
 
 def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
-    keys = ("channels", "num_blocks", "attention_levels", "skip_mask")
+    keys = ("channels", "channel_mult", "num_blocks", "attention_levels", "skip_mask")
     model = {key: settings[f"model.{key}"] for key in keys}
-    check_network(resolution=resolution, levels=len(settings["model.channel_mult"]), **model)
+    check_network(resolution=resolution, **model)
 
 
 def label_classes(settings: Mapping[str, Any]) -> int:

@@ -327,7 +327,7 @@ BAD_SETTINGS = [
     ({"skip_mask": "1" * 9, "num_blocks": 4}, "is not 15 characters .* 3 levels with 4 blocks"),
     ({"attention_levels": (4,)}, r"model.attention_levels: level 4 does not .* to 3"),
     ({"attention_levels": (0,)}, "model.attention_levels: level 0 does not exist"),
-    ({"channels": 200}, "cannot split 200 channels into 32 equal groups; make model.channels a"),
+    ({"channels": 200}, "cannot split 400 channels into 32 equal groups; make model.channels a"),
     ({"channels": 18, "channel_mult": (1, 1)}, "cannot split 18 channels into 4 equal groups"),
     ({"channels": 7}, "model.channels: 7 is not an even number of at least 4"),
     ({"channels": 2}, "model.channels: 2 is not an even number of at least 4"),

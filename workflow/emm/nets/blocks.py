@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emm.errors import UserError
+from emm.limits import norm_groups
 
-MAX_GROUPS = 32
-MIN_GROUP_CHANNELS = 4
 NORM_EPS = 1e-6
 SQRT_HALF = math.sqrt(0.5)  # keeps the variance of a sum of two branches
 NEAR_ZERO = 1e-5  # gain of layers that start as almost nothing
@@ -40,15 +38,8 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm in at most 32 groups of at least 4 channels; UserError where none divides."""
-    groups = min(MAX_GROUPS, channels // MIN_GROUP_CHANNELS)
-    if groups == 0 or channels % groups:
-        raise UserError(
-            f"model.channels, model.channel_mult: group norm cannot split {channels} channels "
-            f"into {groups} equal groups; make model.channels a multiple of {MAX_GROUPS}, or of "
-            f"{MIN_GROUP_CHANNELS} if no layer is wider than {MAX_GROUPS * MIN_GROUP_CHANNELS}"
-        )
-    return nn.GroupNorm(groups, channels, eps=NORM_EPS)
+    """Group norm in `norm_groups`; UserError where they do not divide the channels."""
+    return nn.GroupNorm(norm_groups(channels), channels, eps=NORM_EPS)
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:

@@ -70,7 +70,7 @@ class UNet(nn.Module):
         check_network(
             resolution=resolution,
             channels=channels,
-            levels=levels,
+            channel_mult=channel_mult,
             num_blocks=num_blocks,
             attention_levels=attention_levels,
             skip_mask=self.skip_mask,
