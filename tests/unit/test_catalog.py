@@ -8,8 +8,9 @@ import pytest
 
 from emm import catalog, cli
 from emm.catalog import Catalog
+from emm.documents import Config
 from emm.errors import UserError
-from emm.spec import DEFAULTS, RECIPE_VERSION, Config
+from emm.spec import DEFAULTS, RECIPE_VERSION
 
 PAPER = {"scale": "paper", "experiments": "all"}
 QUICK = {"scale": "quick", "experiments": "all"}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emm.documents import Rule
 from emm.errors import UserError
 from emm.expansion import (
     WORKFLOW,
@@ -17,7 +18,7 @@ from emm.expansion import (
     shipped_experiments,
     transform,
 )
-from emm.spec import DEFAULTS, Recipe, Rule
+from emm.spec import DEFAULTS, Recipe
 from emm.yamlfile import load_yaml
 
 SMALL = {

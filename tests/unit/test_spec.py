@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from emm.cli import settings_from
+from emm.documents import Config, Experiment
 from emm.errors import UserError
 from emm.spec import (
     DEFAULTS,
     TEXTS,
-    Config,
-    Experiment,
     Recipe,
     Settings,
     differing,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emm.analyse.checks import check_claims, check_figure
+from emm.documents import Config, Experiment, Figure, Scale
 from emm.errors import UserError
 from emm.expansion import (
     WORKFLOW,
@@ -26,18 +27,7 @@ from emm.expansion import (
 from emm.filters import parse_filter, shows, value_of
 from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
 from emm.resolve import resolve
-from emm.spec import (
-    DEFAULTS,
-    Config,
-    Experiment,
-    Figure,
-    Scale,
-    digest,
-    flatten,
-    parse,
-    parse_recipe,
-    suggestion,
-)
+from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.train.schedules import evaluated_steps
 from emm.yamlfile import load_yaml
 
@@ -347,8 +337,8 @@ def _figures(
             passing = _passing(own, figure.where, f"{where}: where")
             parts = _parts(own, passing, figure, where)
             line = frozenset.union(*parts["reference"])
-            drawn = {row.key for row in passing} | line
-            shown = tuple(row for row in own if row.key in drawn and id(row) in rows)
+            drawn = set(map(id, passing)) | {id(row) for row in own if row.key in line}
+            shown = tuple(row for row in own if id(row) in drawn & rows)
             if shown:
                 figures[figure_name] = PlannedFigure(figure_name, name, figure, shown, parts)
     return figures

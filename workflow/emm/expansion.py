@@ -5,18 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from emm.documents import Experiment, Rule, Scale
 from emm.errors import UserError
-from emm.spec import (
-    DEFAULTS,
-    Experiment,
-    Recipe,
-    Rule,
-    Scale,
-    differing,
-    flatten,
-    parse,
-    suggestion,
-)
+from emm.spec import DEFAULTS, Recipe, differing, flatten, parse, suggestion
 from emm.yamlfile import load_yaml
 
 WORKFLOW = Path(__file__).resolve().parent.parent

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter
 
+from emm.documents import Config, Experiment, Scale
 from emm.files import write_text
-from emm.spec import Config, Experiment, Recipe, Scale
+from emm.spec import Recipe
 
 FILES: dict[str, type] = {
     "config": Config,

@@ -12,8 +12,9 @@ from emm.analyse.claims import judge
 from emm.analyse.compare import Case, everywhere, somewhere
 from emm.analyse.places import Entry, groups_of
 from emm.analyse.simulate import DRAWS, Measurements, quantiles
+from emm.documents import Claim
 from emm.errors import UserError
-from emm.spec import Claim, parse
+from emm.spec import parse
 from emm.train.schedules import epoch_of
 
 SIZES = (500, 1000, 2000, 4000)

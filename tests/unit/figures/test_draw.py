@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from emm.analyse.tables import emm_table
+from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
 from emm.figures.curves import curve
@@ -21,7 +22,6 @@ from emm.figures.draw import draw
 from emm.figures.grids import grid
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
-from emm.spec import Figure
 
 CAPACITY = {"none": 45, "true": 60, "random": 64, "unique": 5000}
 SIZES = (16, 32, 64, 128, 256)

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 from emm.analyse.parquet import write_table
 from emm.catalog import PlannedFigure, load
 from emm.cli import app
+from emm.documents import Figure, Scale
 from emm.errors import UserError
 from emm.report.captions import caption, summary
 from emm.report.stage import write_pages
-from emm.spec import Figure, Scale
 
 SCALE = Scale(title="Digits_ on *a* laptop", comparable=False)
 SETTINGS = {"source": "Gu et al. 2023, Fig. 5a", "caption": "In the paper labels help."}

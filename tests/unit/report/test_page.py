@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from emm.documents import Scale
 from emm.report.page import page
-from emm.spec import Scale
 
 QUICK = Scale(title="Digits & more", comparable=False)
 PAPER = Scale(title="As published", comparable=True)
@@ -85,6 +85,13 @@ def test_cells_have_units_uncertainties_and_words(shown):
     assert cells(shown, "v2")[2:4] == ["≥ 90 %", "98.6 %\n97.1 to 99.2 · 3 runs"]
     assert cells(shown, "c5")[1].endswith("\nSection 6 · conditioning")
     assert cells(shown, "c5")[2:] == ["", "6 runs", "", "97 %", "supported"]
+    assert cells(shown, "c2")[1:4] == [
+        "It falls with resolution.\n"
+        "Section 3.1 · conditioning · numbers are our reading · largest rise 4.8 points",
+        *("", "4.8 ± 1.6 points\n4 runs"),
+    ]
+    shown.click("document.querySelector('button[type=reset]')")
+    assert cells(shown, "c5x")[1].endswith("\nAppendix C.3 · conditioning")
     align = "getComputedStyle(document.getElementById('v5').cells[3]).textAlign"
     assert shown.ask(align) == "right"
 
@@ -107,7 +114,7 @@ def test_starts_by_figure_without_what_was_not_measured(shown):
 
 def test_click_on_a_header_sorts_and_another_turns_it(shown):
     shown.click(header("Ours"))
-    assert order(shown) == ["v5", "v2", "emm5", "c2", "c5"]
+    assert order(shown) == ["c2", "v5", "v2", "emm5", "c5"]
     assert sorting(shown) == dict.fromkeys(TABLE, "none") | {"Ours": "ascending"}
     shown.click(header("Ours"))
     assert order(shown) == ["emm5", "v2", "v5", "c2", "c5"]

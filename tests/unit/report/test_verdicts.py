@@ -54,6 +54,8 @@ def test_quantity(numbers, metric, text, interval):
 
 def test_a_printed_value_keeps_its_zeros():
     assert quantity(91.4, NAN, NAN, RATIO, 2) == ("91.40 %", "")
+    assert quantity(92.09, 88.88, 95.3, RATIO, 2) == ("92.09 ± 3.21 %", "")
+    assert quantity(99.88, 99.46, 100.0, RATIO, 2) == ("99.88 %", "99.46 to 100.00")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from emm.analyse.places import (
     has_sides,
     side_filter,
 )
+from emm.documents import Claim, Experiment, Figure
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Row, shows
 from emm.masks import DERIVED
-from emm.spec import DEFAULTS, Claim, Experiment, Figure, suggestion
+from emm.spec import DEFAULTS, suggestion
 
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score"),

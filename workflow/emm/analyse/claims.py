@@ -16,7 +16,7 @@ import numpy as np
 from emm.analyse.kinds import KINDS, Numbers
 from emm.analyse.places import EMM, PARAMETERS, Entry, Group
 from emm.analyse.simulate import Draws, Measurements, quantiles
-from emm.spec import Claim
+from emm.documents import Claim
 
 SURE = 0.95  # probability from which a claim counts as supported or contradicted
 

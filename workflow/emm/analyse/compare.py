@@ -11,7 +11,7 @@ from emm.analyse.names import metric as column
 from emm.analyse.names import rounded
 from emm.analyse.places import EMM, PARAMETERS, SPREAD
 from emm.analyse.simulate import DRAWS, Draws, Interval
-from emm.spec import Claim
+from emm.documents import Claim
 
 POINTS = 1.0  # margin of ratios, in points: what practically equal runs differ by
 SHARES = {"knn_distance": 0.02, PARAMETERS: 0.0}  # relative margins; of equal runs' distances

@@ -26,7 +26,7 @@ from emm.analyse.compare import (
 from emm.analyse.names import is_metric
 from emm.analyse.places import Group, Place, has_sides, label
 from emm.analyse.simulate import DRAWS, Draws, Interval, Measurements
-from emm.spec import Claim
+from emm.documents import Claim
 
 ROUNDED = {  # %: a ratio counts as 0 or 100 % when it rounds to it
     **{("<=", 0): 0.5, (">", 0): 0.5},

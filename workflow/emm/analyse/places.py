@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emm.analyse.names import is_metric, plain_text, series_label, value_name
+from emm.documents import Claim
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Filter, Row, parse_filter, shows, value_of
 from emm.masks import DERIVED, derived
-from emm.spec import DEFAULTS, Claim
+from emm.spec import DEFAULTS
 from emm.train.schedules import epoch_of, evaluated_steps
 
 EPOCH, SIZE, SAMPLES = "epoch", "data.size", "eval.num_samples"

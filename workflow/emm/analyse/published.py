@@ -8,10 +8,11 @@ from pydantic import Field
 
 from emm.analyse.names import labelled, plain_text, value_name
 from emm.analyse.places import EMM, PARAMETERS, SIZE, SPREAD, identity
+from emm.documents import Scalar
 from emm.expansion import WORKFLOW
 from emm.filters import Row, value_of
 from emm.masks import DERIVED, full_mask
-from emm.spec import DEFAULTS, Scalar, Settings, differing, parse
+from emm.spec import DEFAULTS, Settings, differing, parse
 from emm.yamlfile import load_yaml
 
 PEAK = "argmax_num_blocks"

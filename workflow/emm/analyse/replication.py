@@ -14,9 +14,9 @@ from emm.analyse.places import groups_of
 from emm.analyse.published import Source, load_published, published_files
 from emm.analyse.simulate import Measurements
 from emm.catalog import Catalog
+from emm.documents import Claim
 from emm.errors import UserError
 from emm.files import write_text
-from emm.spec import Claim
 
 BAR = r"\|"  # in a cell of a Markdown table
 COLUMNS = {  # and what a row has that does not say otherwise

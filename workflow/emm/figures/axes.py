@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from emm.analyse.names import metric, ordered, setting_name, value_name
+from emm.documents import Figure
 from emm.figures import style
 from emm.figures.select import drawn_rows
-from emm.spec import Figure
 
 LETTERS = 52  # of tick labels that fit beside each other in one column
 TIMES = ("epoch", "step")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Picture
 from emm.analyse.names import VALUES, setting_name
 from emm.analyse.series import SIZE
 from emm.analyse.summary import emm_text
+from emm.documents import Figure
 from emm.figures import style
 from emm.figures.axes import MANY, draw_reference, on_a_scale, x_axis, x_positions, y_axis
 from emm.figures.select import (
@@ -21,7 +22,6 @@ from emm.figures.select import (
     emm_column,
     series_of_figure,
 )
-from emm.spec import Figure
 
 LEVEL = 100 * (1 - EMM_EPSILON)
 

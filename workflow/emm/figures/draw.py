@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
 
+from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
 from emm.figures.curves import curve
@@ -14,7 +15,6 @@ from emm.figures.grids import grid
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
 from emm.files import atomic_path, write_text
-from emm.spec import Figure
 
 Galleries = Mapping[str, Mapping[str, np.ndarray]]
 Parts = Mapping[str, Sequence[frozenset[str]]]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from emm.analyse.names import series_label
 from emm.analyse.series import grouped, in_order, telling
+from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
 from emm.figures.select import check_repetitions, drawn_rows
-from emm.spec import Figure
 
 Gallery = Mapping[str, NDArray[Any]]
 MARGIN, LABELS, GAP, HEADING, SPACE, KEY = 0.03, 0.5, 0.035, 0.17, 0.07, 0.2  # inches

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure as Picture
 
 from emm.analyse.names import metric, ordered
 from emm.analyse.series import grouped, in_order
+from emm.documents import Figure
 from emm.figures import style
 from emm.figures.axes import draw_reference, x_axis, x_positions, y_axis
 from emm.figures.select import drawn_name, drawn_rows, legend_label
 from emm.masks import DERIVED
-from emm.spec import Figure
 
 WIDTH = 0.56  # of the distance between values, that their points take
 LOW, HIGH = "low", "high"

@@ -19,9 +19,9 @@ from emm.analyse.series import (
     sizeless,
 )
 from emm.analyse.tables import best_and_last
+from emm.documents import Figure
 from emm.errors import UserError
 from emm.masks import DERIVED, derived
-from emm.spec import Figure
 
 EMM_EPSILON = 0.1
 

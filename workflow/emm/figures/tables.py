@@ -12,10 +12,10 @@ from matplotlib.text import Text
 
 from emm.analyse.names import labelled, metric, ordered, plain_text, short_name, value_name
 from emm.analyse.series import effective, plain
+from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
 from emm.figures.select import drawn_name, drawn_table, series_of_figure
-from emm.spec import Figure
 
 LINE, RULE, EDGE = 0.17, 0.03, 0.01  # heights of lines, around rules, above the first: inches
 PAD = 0.14  # space between columns, inches

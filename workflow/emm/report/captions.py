@@ -10,6 +10,7 @@ from emm.analyse.names import plain_text, series_label
 from emm.analyse.series import grouped
 from emm.analyse.summary import emm_interval, emm_text
 from emm.catalog import PlannedFigure
+from emm.documents import Figure, Scale
 from emm.figures.select import emm_column
 from emm.files import checked
 from emm.report.verdicts import (
@@ -21,7 +22,7 @@ from emm.report.verdicts import (
     joined,
     listed,
 )
-from emm.spec import TEXTS, Figure, Scale
+from emm.spec import TEXTS
 
 MARKUP = re.compile(r"([\\*`_|<>\[\]])")
 

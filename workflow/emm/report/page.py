@@ -8,23 +8,23 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emm.analyse.names import METRICS, metric
+from emm.documents import Scale
 from emm.expansion import WORKFLOW
 from emm.report.verdicts import (
     KINDS,
-    PAPERS,
-    PROVENANCE,
+    ORIGINS,
     VERDICTS,
     certainty,
     comparison,
     counts,
     joined,
+    papers,
     quantity,
 )
-from emm.spec import Scale
 
 COMPARED = ("within", "outside")  # verdicts of values that a difference says something about
 TEXTS = (
-    *("id", "figure", "kind", "experiment", "section", "statement", "metric"),
+    *("id", "source", "figure", "kind", "experiment", "section", "statement", "metric"),
     *("provenance", "verdict", "note"),
 )
 MINUS = "\N{MINUS SIGN}"
@@ -46,18 +46,19 @@ def page(table: pd.DataFrame, scale: Scale) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    cited = papers()
     numbers, compared = counts(table), bool(table["verdict"].isin(COMPARED).any())
     absent = {"Difference": not compared, "Probability": "claim" not in numbers}
     header = {name: how for name, how in HEADER.items() if not absent.get(name)}
     return environment.get_template("replication.html").render(
         scale=scale,
         comparison=comparison(scale),
-        papers=joined((PAPERS.get(name, name) for name in table["source"].unique()), " and "),
+        papers=joined((cited.get(name, name) for name in table["source"].unique()), " and "),
         kinds=KINDS,
         verdicts=VERDICTS,
         counts=numbers,
         measured=any(verdict != "not measured" for of in numbers.values() for verdict in of),
-        several_papers=table["source"].nunique() > 1,
+        cited=cited if table["source"].nunique() > 1 else {},
         header=header,
         rows=[line(row) for row in sorted(table.to_dict("records"), key=_order)],
     )
@@ -66,13 +67,12 @@ def page(table: pd.DataFrame, scale: Scale) -> str:
 def line(row: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a row of the table, and the numbers that it is sorted by."""
     known = {name: "" if isinstance(row[name], float) else row[name] or "" for name in TEXTS}
-    ours, interval = quantity(row["ours"], row["ours_low"], row["ours_high"], row["metric"])
-    origin = PROVENANCE.get(known["provenance"], known["provenance"])
-    section = re.sub(r"^(?=\d)", "Section ", known["section"])
+    ours, interval = _ours(row)
+    section = _section(known["section"])
+    origin = ORIGINS[row["kind"]].get(known["provenance"], "")
     words = list(VERDICTS[row["kind"]])
     difference = row["ours"] - row["published"] if row["verdict"] in COMPARED else math.nan
     return known | {
-        "paper": PAPERS.get(row["source"], row["source"]),
         "about": joined((section, known["experiment"], origin, known["note"]), " · "),
         "rank": words.index(row["verdict"]),
         "published": _published(row),
@@ -95,10 +95,24 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _published(row: dict[str, Any]) -> tuple[str, str]:
-    printed = row["provenance"] == "paper-table" and row["metric"] in METRICS
-    decimals = metric(row["metric"]).decimals if printed else None
+    """A published value with the digits that it is printed with."""
+    decimals = len(f"{row['published']:g}".partition(".")[2])
+    if row["provenance"] == "paper-table" and row["metric"] in METRICS:
+        decimals = metric(row["metric"]).decimals
     ends = row["published_low"], row["published_high"]
     return quantity(row["published"], *ends, row["metric"], decimals)
+
+
+def _ours(row: dict[str, Any]) -> tuple[str, str]:
+    """Our number; that of a claim says in its note whether it is a difference of percentages."""
+    text, interval = quantity(row["ours"], row["ours_low"], row["ours_high"], row["metric"])
+    points = row["kind"] == "claim" and " points" in row["note"]
+    return text.replace("%", "points") if points else text, interval
+
+
+def _section(section: str) -> str:
+    """A section as it is cited: "Section 3.1", "Appendix C.3"."""
+    return re.sub(r"^(?=[A-Z]\b)", "Appendix ", re.sub(r"^(?=\d)", "Section ", section))
 
 
 def _runs(number: float) -> str:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from emm.analyse.names import METRICS, Metric, metric, rounded
 from emm.analyse.parquet import read_table
+from emm.analyse.published import load_published, published_files
+from emm.documents import Scale
 from emm.errors import UserError
-from emm.spec import Scale
 
 KINDS = {"claim": "Claims", "value": "Published values"}
 MISSING = "Its runs are not among these results."
@@ -27,12 +28,13 @@ VERDICTS = {  # of each kind, from what a reader looks for first, and what the w
         "not measured": MISSING,
     },
 }
-PAPERS = {"gu2023": "Gu et al. 2023", "yoon2023": "Yoon et al. 2023"}
-PROVENANCE = {
-    "paper-table": "from the table",
-    "paper-text": "from the text",
-    "digitised": "read off the figure",
-    "interpreted": "numbers are our reading",
+ORIGINS = {  # of each kind, where it comes from
+    "claim": {"interpreted": "numbers are our reading"},
+    "value": {
+        "paper-table": "from the table",
+        "paper-text": "from the text",
+        "digitised": "read off the figure",
+    },
 }
 OTHER_METRICS = {
     "emm": Metric("EMM", "images", decimals=0),
@@ -67,6 +69,12 @@ def comparison(scale: Scale) -> str:
     )
 
 
+def papers() -> dict[str, str]:
+    """How each paper with published values is cited, by its name in the table."""
+    sources = [load_published(path) for path in published_files()]
+    return {source.source: source.cited for source in sources}
+
+
 def counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     """How many rows of each kind have each verdict, those that occur, in the order of VERDICTS."""
     found = table.groupby(["kind", "verdict"]).size()
@@ -94,7 +102,7 @@ def quantity(
 
     "92.1 ± 0.5 %", or "98.6 %" and "97.1 to 99.2"; "≥ 1,000 images". low, high: its interval;
     infinite, or the end of a percentage's range, where it is bounded on one side only; NaN when
-    there is none. decimals: of a value without uncertainty. Empty when there is nothing to say.
+    there is none. decimals: that a value has at least. Empty when there is nothing to say.
     """
     if not any(math.isfinite(number) for number in (value, low, high)):
         return "", ""
@@ -138,7 +146,7 @@ def _number(
         return f"≥ {_plain(low, name)}", ""
     if low in (least, -math.inf) and high < most and not value < high:
         return f"≤ {_plain(high, name)}", ""
-    places = _places((high - low) / 2)
+    places = max(_places((high - low) / 2), decimals or 0)
     first, last = (_rounded(end, places) for end in (low, high))
     if math.isnan(value):
         return f"{first} to {last}", ""
