@@ -221,7 +221,8 @@ def test_runs_of_a_config_file(emm, made, tmp_path):
     names = json.loads(emm("runs", "--config", path, "--experiments", "optimum", "--json").out)
     assert [row["experiments"] for row in names] == [["optimum"]]
     quick = emm("runs", "--config", path, "--scale", "quick", "--experiments", "gu2023", "--json")
-    assert {row["settings"]["data.dataset"] for row in json.loads(quick.out)} == {"digits"}
+    used = {row["settings"]["data.dataset"] for row in json.loads(quick.out)}
+    assert used == {"digits", "digits_blend"}
 
 
 def test_tables_figures_and_summary(emm, made, tmp_path):

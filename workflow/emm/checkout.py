@@ -23,6 +23,5 @@ def start_without_limit(workflow: Any) -> None:
     While the limit is on, its scheduler plans again every second for each job that has finished:
     after some hundred short jobs that takes a whole core.
     """
-    settings = workflow.scheduling_settings
-    if settings is not None and not workflow.non_local_exec:
-        settings.max_jobs_per_timespan = None
+    if not workflow.non_local_exec:
+        workflow.scheduler.job_rate_limiter = None

@@ -17,7 +17,6 @@ from emm.errors import UserError
 from emm.spec import RECIPE_VERSION, option
 
 use_checkout()
-start_without_limit(workflow)
 try:
     CATALOG = catalog.load(config)
 except UserError as error:
@@ -45,6 +44,10 @@ PUBLISHED = [relpath(path) for path in published_files()]
 SUMMARIES = [
     f"{ROOT}/runs/{run}/{name}/summary.parquet" for run, name in CATALOG.evaluations
 ]
+
+
+onstart:
+    start_without_limit(workflow)
 
 
 wildcard_constraints:
