@@ -30,6 +30,20 @@ def test_changing_a_setting_plans_the_runs_that_have_it(clone):
     assert plan.wildcards["figure"] == [{"figure": "own_curve"}]
 
 
+def test_a_training_that_goes_on_hides_no_other_work(clone):
+    """Its record exists, and what was sampled from it stays: all else must be planned even so."""
+    own = yaml.safe_load((clone.folder / "experiments/own.yaml").read_text())
+    (first,) = own["runs"]
+    own["runs"] += [first | {"train.epochs": 20}, first | {"data.size": 10}]
+    clone.write("experiments/own.yaml", own)
+    plan = clone.plan()
+    counts = {rule: count for rule, count in plan.counts.items() if rule not in AGGREGATES}
+    assert counts == {"subset": 1, "train": 2, "sample": 2, "score": 2}
+    assert set(plan.counts) >= {"tables", "figure", "report", "all"}
+    evaluations = {job["evaluation"].split("ep-")[0] for job in plan.wildcards["sample"]}
+    assert evaluations == {"20", "10"}
+
+
 def test_text_of_rules_and_code_plan_nothing(clone):
     clone.edit("workflow/rules/train.smk", "emm train \\", "emm   train \\")
     with (clone.folder / "workflow/rules/score.smk").open("a") as stream:

@@ -41,9 +41,6 @@ TABLES = expand(
     name=["memorization", "emm", "replication"],
 )
 PUBLISHED = [relpath(path) for path in published_files()]
-SUMMARIES = [
-    f"{ROOT}/runs/{run}/{name}/summary.parquet" for run, name in CATALOG.evaluations
-]
 
 
 onstart:
@@ -72,11 +69,13 @@ def folders(wildcards):
     return [path, *(entry for entry in sorted(path.glob("*/")) if entry.is_dir())]
 
 
-def summaries(wildcards):
-    """Summaries of all evaluations of an experiment."""
-    rows = (row for row in CATALOG.rows if row.experiment == wildcards.experiment)
-    names = {f"{row.run_id}/{row.evaluation_id}" for row in rows}
-    return [f"{ROOT}/runs/{name}/summary.parquet" for name in sorted(names)]
+def results_of(experiment):
+    """Summaries of the evaluations, and records of the runs, of an experiment or of all."""
+    rows = [row for row in CATALOG.rows if experiment in (None, row.experiment)]
+    return {
+        "summaries": sorted({f"{ROOT}/runs/{row.key}/summary.parquet" for row in rows}),
+        "records": sorted({f"{ROOT}/runs/{row.run_id}/run.yaml" for row in rows}),
+    }
 
 
 def panels(names):

@@ -2,11 +2,14 @@
 # emm.parquet, a row per series and threshold. Each experiment also has the two tables of its own,
 # so that a figure waits for the runs of its experiment only. The replication table sets the published
 # values, and the claims of the selected experiments, beside the results.
+#
+# Tables also follow the records of runs: sampling does not (ancient), and where nothing else follows
+# a training that has to go on, Snakemake looks at nothing behind it.
 
 
 rule tables:
     input:
-        SUMMARIES,
+        **results_of(None),
     output:
         memorization=TABLES[0],
         emm=TABLES[1],
@@ -29,7 +32,7 @@ rule tables:
 
 use rule tables as experiment_tables with:
     input:
-        summaries,
+        unpack(lambda w: results_of(w.experiment)),
     output:
         memorization=f"{ROOT}/tables/{{experiment}}/memorization.parquet",
         emm=f"{ROOT}/tables/{{experiment}}/emm.parquet",
