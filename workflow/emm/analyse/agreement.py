@@ -12,6 +12,7 @@ from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, time_factor
 from emm.analyse.published import BLOCKS, PEAK, RANK, WHICH, Published, Source, matching
 from emm.analyse.simulate import KNN_PER_POINT, Measurements, million_parameters, quantiles
 from emm.catalog import Catalog, Row
+from emm.expansion import load_scale
 from emm.filters import value_of
 from emm.masks import derived
 
@@ -45,6 +46,7 @@ class Agreement:
     def __init__(self, catalog: Catalog, measurements: Measurements, source: Source) -> None:
         self.catalog, self.measurements, self.source = catalog, measurements, source
         self.run_sd, self.comparable = catalog.scale.run_sd, catalog.scale.comparable
+        self.their_sd = self.run_sd if self.comparable else load_scale("paper").run_sd
 
     def compare(self, value: Published) -> dict[str, Any]:
         """Published interval, ours and the verdict on a value, as columns of the table."""
@@ -90,9 +92,9 @@ class Agreement:
         low = high = value.value
         if value.seeds == 1 and value.metric == "memorization_ratio":
             samples = int(self.source.defaults["eval.num_samples"])
-            low, high = _ratio_interval(value.value / 100, samples, self.run_sd)
+            low, high = _ratio_interval(value.value / 100, samples, self.their_sd)
         elif value.seeds == 1 and value.metric == "knn_distance":
-            noise = NORMAL * KNN_PER_POINT * self.run_sd * value.value
+            noise = NORMAL * KNN_PER_POINT * self.their_sd * value.value
             low, high = low - noise, high + noise
         most = 100.0 if value.metric == "memorization_ratio" else math.inf
         return max(0.0, low - read), min(most, high + read)
