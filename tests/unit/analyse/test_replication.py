@@ -6,13 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from emm import catalog
+from emm import catalog, expansion
 from emm.analyse.agreement import Agreement
 from emm.analyse.names import METRICS
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.published import Published, load_published, matching, published_files
 from emm.analyse.replication import COLUMNS, replication_table, write_replication
 from emm.analyse.simulate import Measurements, million_parameters
+from emm.documents import Scale
 from emm.masks import derived
 from emm.spec import DEFAULTS, parse
 from emm.train.schedules import epoch_of
@@ -135,7 +136,10 @@ def with_ratio(rows: pd.DataFrame, ratio: pd.Series | float) -> pd.DataFrame:
 
 
 def with_noise(found: catalog.Catalog, run_sd: float) -> catalog.Catalog:
-    scale = found.scale.model_copy(update={"run_sd": run_sd})
+    return on(found, found.scale.model_copy(update={"run_sd": run_sd}))
+
+
+def on(found: catalog.Catalog, scale: Scale) -> catalog.Catalog:
     return catalog.Catalog(**{**vars_of(found), "scale": scale})
 
 
@@ -212,6 +216,15 @@ def test_an_unfaithful_one_is_outside(paper, rows):
 def agreement(found: catalog.Catalog, rows: pd.DataFrame, run_sd: float = 0.0) -> Agreement:
     noisy = with_noise(found, run_sd)
     return Agreement(noisy, Measurements(rows, run_sd), SOURCE)
+
+
+def test_published_intervals_have_the_spread_of_the_papers_runs_at_every_scale(paper, rows):
+    value, spread = BY_ID["table3.true.n1000"], expansion.load_scale("paper").run_sd
+    scale = paper.scale.model_copy(update={"run_sd": 30.0, "comparable": False})
+    rough = Agreement(on(paper, scale), Measurements(rows, 30.0), SOURCE).compare(value)
+    published = agreement(paper, rows, spread).compare(value)
+    assert rough["published_low"] == published["published_low"]
+    assert rough["ours_low"] < published["ours_low"] - 5
 
 
 def test_intervals_of_a_ratio(paper, rows):
