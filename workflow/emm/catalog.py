@@ -337,8 +337,8 @@ def _figures(
             passing = _passing(own, figure.where, f"{where}: where")
             parts = _parts(own, passing, figure, where)
             line = frozenset.union(*parts["reference"])
-            drawn = set(map(id, passing)) | {id(row) for row in own if row.key in line}
-            shown = tuple(row for row in own if id(row) in drawn & rows)
+            drawn = rows & {*map(id, passing), *(id(row) for row in own if row.key in line)}
+            shown = tuple(row for row in own if id(row) in drawn)
             if shown:
                 figures[figure_name] = PlannedFigure(figure_name, name, figure, shown, parts)
     return figures

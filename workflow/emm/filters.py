@@ -16,6 +16,9 @@ class Row(Protocol):
     """A line of an experiment, as published and at the scale (`catalog.Row`)."""
 
     @property
+    def key(self) -> str: ...
+
+    @property
     def experiment(self) -> str: ...
 
     @property

@@ -5,7 +5,7 @@ FORMATS = ["svg", "pdf", "png", "csv"]
 FIGURES = expand(
     "{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS
 )
-GROUPS = panels(CATALOG.figures)
+TARGETS = {name: [name] for name in CATALOG.figures} | panels(CATALOG.figures)
 
 
 rule figure:
@@ -46,18 +46,7 @@ rule figure:
         """
 
 
-for _name in CATALOG.figures:
-
-    rule:
-        name:
-            _name
-        input:
-            expand(
-                "{root}/figures/{name}.{suffix}", root=ROOT, name=_name, suffix=FORMATS
-            ),
-
-
-for _name, _parts in GROUPS.items():
+for _name, _parts in TARGETS.items():
 
     rule:
         name:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, chi2, t
+from scipy.stats import chi2, t
 
 from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, time_factor
 from emm.analyse.published import BLOCKS, PEAK, RANK, WHICH, Published, Source, matching
@@ -15,6 +15,7 @@ from emm.catalog import Catalog, Row
 from emm.expansion import load_scale
 from emm.filters import value_of
 from emm.masks import derived
+from emm.score.criteria import wilson_interval
 
 PRINTED = 0.005  # the tables print two decimals
 NORMAL = 1.96  # 95 %
@@ -112,7 +113,7 @@ class Agreement:
         return entries
 
     def _entries(self, value: Published, run: list[Row]) -> list[Entry]:
-        distinct = {(row.run_id, row.evaluation_id): Entry(row) for row in run}
+        distinct = {row.key: Entry(row) for row in run}
         found = [e for e in distinct.values() if self.measurements.checkpoint(e) is not None]
         epoch = value.run.get(WHICH, "best")
         if epoch == "best":
@@ -219,10 +220,10 @@ def _ratio_interval(ratio: float, samples: int, run_sd: float) -> tuple[float, f
 
     run_sd: in points at 50 %; less near 0 and 100 %, like the standard deviation of a binomial.
     """
-    wilson = binomtest(round(ratio * samples), samples).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(round(ratio * samples), samples)
     noise = NORMAL * run_sd * 2 * math.sqrt(ratio * (1 - ratio))
-    low = 100 * ratio - math.hypot(100 * (ratio - wilson.low), noise)
-    high = 100 * ratio + math.hypot(100 * (wilson.high - ratio), noise)
+    low = 100 * ratio - math.hypot(100 * (ratio - low), noise)
+    high = 100 * ratio + math.hypot(100 * (high - ratio), noise)
     return max(0.0, low), min(100.0, high)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from emm.analyse.names import METRICS, is_metric
+from emm.analyse.names import METRICS, TIMES, is_metric
 from emm.analyse.places import (
     EMM,
     EPOCH,
@@ -22,7 +22,6 @@ RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
 )
-TIMES = ("epoch", "step")  # what a figure's x axis may show besides settings
 OWN_METRICS = (EMM, SPREAD, PARAMETERS)  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
     "monotone-decreasing": (("along",), ("trend",)),

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from emm.seeds import derive
 
 Status = Literal["bracketed", "below", "above"]
-EPSILONS = (0.01, 0.05, 0.1, 0.5)
+EPSILON = 0.1  # of the published EMM: 90 %
+EPSILONS = (0.01, 0.05, EPSILON, 0.5)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SIZE = "data.size"
+TIMES = ("epoch", "step")  # what an x axis may show besides settings
 SETTINGS = {
     "data.alpha": r"Share of the other source $\alpha$",
     "data.dataset": "Data set",

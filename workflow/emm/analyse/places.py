@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emm.analyse.names import is_metric, plain_text, series_label, value_name
+from emm.analyse.names import SIZE, is_metric, plain_text, series_label, value_name
 from emm.documents import Claim
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Filter, Row, parse_filter, shows, value_of
@@ -15,7 +15,7 @@ from emm.masks import DERIVED, derived
 from emm.spec import DEFAULTS
 from emm.train.schedules import epoch_of, evaluated_steps
 
-EPOCH, SIZE, SAMPLES = "epoch", "data.size", "eval.num_samples"
+EPOCH, SAMPLES = "epoch", "eval.num_samples"
 EMM, SPREAD, PARAMETERS = "emm", "memorization_ratio_sd", "parameters_million"
 SAMPLE_SIZES = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # Gu et al. 2023, Fig. 6
 MOST_EPOCHS = (
@@ -39,7 +39,7 @@ class Entry:
     @property
     def evaluation(self) -> str:
         """The evaluation as the memorization table names it."""
-        return f"{self.row.run_id}/{self.row.evaluation_id}"
+        return self.row.key
 
     @property
     def measurement(self) -> tuple[str, int | None, int | None]:
@@ -49,8 +49,7 @@ class Entry:
     @property
     def scaled_samples(self) -> int:
         """`samples` at the scale."""
-        own, published = (getattr(self.row, name)[SAMPLES] for name in ("settings", "published"))
-        return max(1, round((self.samples or published) * own / published))
+        return samples_at_scale(self.row, self.samples or self.row.published[SAMPLES])
 
     def value(self, name: str) -> Any:
         """Published value of what a claim names."""
@@ -146,6 +145,11 @@ def label(about: Mapping[str, Any]) -> str:
 def time_factor(row: Row) -> float:
     """Epochs at the scale per published epoch."""
     return row.settings["train.epochs"] / row.published["train.epochs"]
+
+
+def samples_at_scale(row: Row, published: int) -> int:
+    """A published number of samples, shrunk as the scale shrinks that of a row."""
+    return max(1, round(published * row.settings[SAMPLES] / row.published[SAMPLES]))
 
 
 def identity(row: Row, free: Iterable[str] = ()) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from emm.analyse.names import labelled, plain_text, value_name
-from emm.analyse.places import EMM, PARAMETERS, SIZE, SPREAD, identity
+from emm.analyse.names import SIZE, labelled, plain_text, value_name
+from emm.analyse.places import EMM, PARAMETERS, SPREAD, identity
 from emm.documents import Scalar
 from emm.expansion import WORKFLOW
 from emm.filters import Row, value_of

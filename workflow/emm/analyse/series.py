@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emm.analyse.names import ordered
+from emm.analyse.names import SIZE, ordered
 
-SIZE = "data.size"
 Group = tuple[dict[str, Any], pd.DataFrame]  # the settings that its rows share, and the rows
 
 

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emm.analyse.emm import crossings
+from emm.analyse.emm import EPSILON, crossings
+from emm.analyse.names import SIZE
 from emm.analyse.names import metric as column
-from emm.analyse.places import EMM, PARAMETERS, SIZE, SPREAD, Entry, Item, Place, time_factor
+from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, Item, Place, time_factor
 from emm.data.catalogue import source_info
 from emm.seeds import derive
 from emm.spec import DEFAULTS, Recipe, nested
 
 DRAWS = 2000
-EPSILON = 0.1  # of the EMM: 90 %
 # Relative sd of the KNN distance over training seeds, per point of the ratio's: in Tables 2 and 5
 # of Gu et al. 2023 the weight decays 0, 1e-5 and 1e-4 are practically one run; over them the ratio
 # has an sd of 0.6 points (at 50 %; 1k and 2k images) and the distance one of 1.7 %.

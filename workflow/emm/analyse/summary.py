@@ -8,16 +8,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from emm.analyse.emm import EPSILON
 from emm.analyse.names import plain_text, rounded, series_label
 from emm.analyse.series import effective, plain, series_of, telling
 from emm.analyse.tables import best_and_last, curve
+from emm.score.criteria import wilson_interval
 
 
 def print_summary(
     memorization: pd.DataFrame,
     emm: pd.DataFrame,
     console: Console | None = None,
-    epsilon: float = 0.1,
+    epsilon: float = EPSILON,
 ) -> None:
     """Print the best ratio per series and size with its 95 % interval, then the series' EMM.
 
@@ -60,12 +62,9 @@ def emm_interval(row: pd.Series, name: str = "emm") -> str:
 
 
 def _add_ratios(table: Table, label: str, members: pd.DataFrame) -> None:
-    from scipy.stats import binomtest
-
     sizes, hits, samples = curve(members)
     for size, hit, count in zip(sizes, hits.sum(axis=0), samples.sum(axis=0), strict=True):
-        interval = binomtest(int(hit), int(count)).proportion_ci(0.95, method="wilson")
-        low, high = 100 * interval.low, 100 * interval.high
+        low, high = (100 * end for end in wilson_interval(int(hit), int(count)))
         table.add_row(
             label, f"{size:,.0f}", f"{100 * hit / count:.1f} %", f"{low:.1f} to {high:.1f}"
         )

@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emm.analyse.emm import EPSILONS, Emm, bootstrap_emm, published_emm
-from emm.analyse.series import SIZE, effective, is_seed, series_of, settings_of
+from emm.analyse.names import SIZE
+from emm.analyse.series import effective, is_seed, series_of, settings_of
 
 METHOD = "isotonic-log"
 

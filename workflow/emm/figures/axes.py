@@ -8,13 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from emm.analyse.names import metric, ordered, setting_name, value_name
+from emm.analyse.names import TIMES, metric, ordered, setting_name, value_name
 from emm.documents import Figure
 from emm.figures import style
 from emm.figures.select import drawn_rows
 
 LETTERS = 52  # of tick labels that fit beside each other in one column
-TIMES = ("epoch", "step")
 MANY = 12  # points per line from which on markers and error bars become a band
 CATEGORIES = ("model.skip_resolution",)  # numbers that get a place each, as words do
 
@@ -67,6 +66,13 @@ def y_axis(axes: Axes, figure: Figure) -> None:
 def on_a_scale(figure: Figure, values: Iterable[Any]) -> bool:
     """Whether the x axis is one of numbers, not of names."""
     return figure.x not in CATEGORIES and all(isinstance(value, int | float) for value in values)
+
+
+def error_bars(axes: Axes, points: Sequence[Any], colour: Any, **look: Any) -> None:
+    """Bars from low to high at points (x, y, low, high); none where an end is unknown."""
+    x, y, low, high = points
+    reach = np.maximum(np.nan_to_num([y - low, high - y]), 0)
+    axes.errorbar(x, y, reach, linestyle="", ecolor=colour, zorder=2.9, **look)
 
 
 def draw_reference(axes: Axes, figure: Figure, memorization: pd.DataFrame) -> Any:

@@ -9,21 +9,28 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import VALUES, setting_name
-from emm.analyse.series import SIZE
+from emm.analyse.emm import EPSILON
+from emm.analyse.names import SIZE, VALUES, setting_name
 from emm.analyse.summary import emm_text
 from emm.documents import Figure
 from emm.figures import style
-from emm.figures.axes import MANY, draw_reference, on_a_scale, x_axis, x_positions, y_axis
+from emm.figures.axes import (
+    MANY,
+    draw_reference,
+    error_bars,
+    on_a_scale,
+    x_axis,
+    x_positions,
+    y_axis,
+)
 from emm.figures.select import (
-    EMM_EPSILON,
     Series,
     drawn_table,
     emm_column,
     series_of_figure,
 )
 
-LEVEL = 100 * (1 - EMM_EPSILON)
+LEVEL = 100 * (1 - EPSILON)
 
 
 def curve(
@@ -88,9 +95,8 @@ def _line(axes: Axes, one: Series, look: dict[str, Any], positions: dict[Any, fl
         return
     axes.plot(x, y, **look, zorder=3)
     if np.isfinite(low).any():
-        reach = np.nan_to_num([y - low, high - y])
-        bars = {"linestyle": "", "elinewidth": 0.7, "capsize": 1.4, "capthick": 0.7}
-        axes.errorbar(x, y, np.maximum(reach, 0), **bars, ecolor=look["color"], zorder=2.9)
+        bars = {"elinewidth": 0.7, "capsize": 1.4, "capthick": 0.7}
+        error_bars(axes, (x, y, low, high), look["color"], **bars)
 
 
 def _emm_marks(

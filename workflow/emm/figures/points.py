@@ -12,7 +12,7 @@ from emm.analyse.names import metric, ordered
 from emm.analyse.series import grouped, in_order
 from emm.documents import Figure
 from emm.figures import style
-from emm.figures.axes import draw_reference, x_axis, x_positions, y_axis
+from emm.figures.axes import draw_reference, error_bars, x_axis, x_positions, y_axis
 from emm.figures.select import drawn_name, drawn_rows, legend_label
 from emm.masks import DERIVED
 
@@ -34,15 +34,13 @@ def points(
     picture, axes = style.panel()
     positions = x_positions(axes, figure, list(drawn[figure.x]))
     groups = in_order(grouped(drawn, by), by)
-    colours = style.colours([key.get(figure.hue) for key, _ in groups])
-    markers = style.cycle([key.get(figure.hue) for key, _ in groups], style.MARKERS)
-    for rank, (key, members) in enumerate(groups):
-        value = key.get(figure.hue)
-        look = {"color": colours[value], "marker": markers[value], "linestyle": ""}
+    looks = _looks([key.get(figure.hue) for key, _ in groups])
+    for rank, ((_, members), look) in enumerate(zip(groups, looks, strict=True)):
         _scatter(axes, figure, members, look, _lane(positions, rank, len(groups)), positions)
     x_axis(axes, figure, list(positions))
     y_axis(axes, figure)
-    handles, labels = _entries(axes, figure, groups, colours, markers)
+    labels = [legend_label(by, key, alone=False) for key, _ in groups if by]
+    handles = [axes.plot([], [], **look)[0] for look in looks[: len(labels)]]
     if reference is not None:
         handles.append(draw_reference(axes, figure, reference))
         labels.append("all kept")
@@ -50,6 +48,12 @@ def points(
         style.legend_above(picture, handles, labels)
     style.thin_labels(picture, axes.xaxis)
     return picture, drawn
+
+
+def _looks(values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Colour and marker of each group."""
+    colours, markers = style.colours(values), style.cycle(values, style.MARKERS)
+    return [{"color": colours[v], "marker": markers[v], "linestyle": ""} for v in values]
 
 
 def _drawn(figure: Figure, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -88,22 +92,4 @@ def _scatter(
         x = positions[value] + lane[0] + share * (lane[1] - lane[0])
         y = same[drawn_name(figure.y)].to_numpy(float)
         axes.plot(x, y, **look, zorder=3)
-        reach = np.nan_to_num([y - same[LOW], same[HIGH] - y])
-        bars = {"linestyle": "", "elinewidth": 0.6, "ecolor": look["color"], "zorder": 2.9}
-        axes.errorbar(x, y, np.maximum(reach, 0), **bars)
-
-
-def _entries(
-    axes: Axes,
-    figure: Figure,
-    groups: Sequence[tuple[dict[str, Any], pd.DataFrame]],
-    colours: dict[Any, Any],
-    markers: dict[Any, Any],
-) -> tuple[list[Any], list[str]]:
-    if not figure.hue:
-        return [], []
-    values = [key[figure.hue] for key, _ in groups]
-    handles = [
-        axes.plot([], [], color=colours[v], marker=markers[v], linestyle="")[0] for v in values
-    ]
-    return handles, [legend_label([figure.hue], {figure.hue: v}, alone=False) for v in values]
+        error_bars(axes, (x, y, same[LOW], same[HIGH]), look["color"], elinewidth=0.6)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emm.analyse.bootstrap import BOOTSTRAPPED, bootstrapped
+from emm.analyse.emm import EPSILON
 from emm.analyse.names import metric, series_label, value_name
 from emm.analyse.series import (
     effective,
@@ -22,8 +23,6 @@ from emm.analyse.tables import best_and_last
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.masks import DERIVED, derived
-
-EMM_EPSILON = 0.1
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def check_repetitions(rows: pd.DataFrame, key: dict[str, Any]) -> None:
 def _emm_row(rows: pd.DataFrame, emm: pd.DataFrame) -> pd.Series | None:
     """The one row of the EMM table whose settings are those of the rows; None if not unique."""
     values = {name: {plain(v) for v in sizeless(rows)[name]} for name in settings_of(rows)}
-    candidates = emm[np.isclose(emm["epsilon"], EMM_EPSILON)]
+    candidates = emm[np.isclose(emm["epsilon"], EPSILON)]
     shared = [name for name in settings_of(candidates) if name in values]
     found = [
         row for _, row in candidates.iterrows() if all(plain(row[n]) in values[n] for n in shared)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from emm.analyse.parquet import read_table
+from emm.analyse.places import samples_at_scale
 from emm.catalog import Catalog, PlannedFigure
 from emm.errors import UserError
 from emm.figures.draw import draw
@@ -30,9 +31,7 @@ def draw_figure(
 
 def sample_sizes(planned: PlannedFigure) -> list[int]:
     """Numbers of samples to bootstrap, shrunk as the scale shrinks those of the figure's runs."""
-    row = planned.rows[0]
-    share = row.settings["eval.num_samples"] / row.published["eval.num_samples"]
-    return [max(1, round(share * size)) for size in planned.figure.sample_sizes]
+    return [samples_at_scale(planned.rows[0], size) for size in planned.figure.sample_sizes]
 
 
 def _rows_of(planned: PlannedFigure, memorization: pd.DataFrame) -> pd.DataFrame:

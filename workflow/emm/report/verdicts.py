@@ -9,6 +9,7 @@ import pandas as pd
 from emm.analyse.names import METRICS, Metric, metric, rounded
 from emm.analyse.parquet import read_table
 from emm.analyse.published import load_published, published_files
+from emm.analyse.replication import COLUMNS
 from emm.documents import Scale
 from emm.errors import UserError
 
@@ -40,11 +41,6 @@ OTHER_METRICS = {
     "emm": Metric("EMM", "images", decimals=0),
     "parameters_million": Metric("Network parameters", "million"),
 }
-COLUMNS = (
-    *("id", "source", "figure", "kind", "experiment", "section", "statement", "metric"),
-    *("published", "published_low", "published_high", "provenance"),
-    *("ours", "ours_low", "ours_high", "n_runs", "verdict", "support", "comparable", "note"),
-)
 
 
 def read_replication(path: Path | str) -> pd.DataFrame:
