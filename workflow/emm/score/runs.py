@@ -45,7 +45,8 @@ def score_run(
     tables = list(_score(index, samples, training, duplicates, array_module(device)))
     write_scores(output, tables, run=index["run"], evaluation=index["evaluation"])
     frame = pd.DataFrame(summary_rows(tables))
-    best = tables[int(frame["memorization_ratio"].argmax())]
+    ratios = frame["memorization_ratio"]
+    best = tables[int(np.flatnonzero(ratios == ratios.max())[-1])]  # the last one of equals
     write_arrays(pictures, _pictures(best, index, samples, training, picture_count))
     frame = _with_settings(frame, index)
     write_table(summary, frame)

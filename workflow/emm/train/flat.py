@@ -8,25 +8,27 @@ EPSILON = 1e-8
 
 
 class FlatParameters:
-    """Parameters and gradients of a network as views of two flat fp32 tensors.
+    """Parameters of a network as views of one flat fp32 tensor, and their gradient as another.
 
     Element-wise optimisers give the same numbers on the flat tensor as on the parts.
     """
 
     def __init__(self, network: nn.Module):
         self.network = network
-        parts = [parameter.detach().reshape(-1) for parameter in network.parameters()]
+        self._parameters = list(network.parameters())
+        parts = [parameter.detach().reshape(-1) for parameter in self._parameters]
         self.values = torch.cat(parts).float()
         self.gradient = torch.zeros_like(self.values)
-        self._point_into(self.values, self.gradient)
-
-    def _point_into(self, values: Tensor, gradients: Tensor) -> None:
         start = 0
-        for parameter in self.network.parameters():
+        for parameter in self._parameters:
             part = slice(start, start + parameter.numel())
-            parameter.data = values[part].view_as(parameter)
-            parameter.grad = gradients[part].view_as(parameter)
+            parameter.data = self.values[part].view_as(parameter)
             start = part.stop
+
+    def differentiate(self, loss: Tensor) -> Tensor:
+        """Gradient of a scalar, flat; the same tensor at every call. Zero where nothing depends."""
+        parts = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        return torch.cat([part.reshape(-1) for part in parts], out=self.gradient)
 
     def named(self, values: Tensor) -> dict[str, Tensor]:
         """Cut a flat tensor into named tensors shaped like the parameters."""

@@ -136,10 +136,8 @@ def _step(
     sigma = denoiser.precond.draw_sigma(len(clean), generator)
     noise = torch.randn(clean.shape, generator=generator, device=clean.device)
     loss = denoiser.loss(clean, labels, noise, sigma)
-    gradient = state.flat.gradient
-    gradient.zero_()
     scale = FP16_LOSS_SCALE if settings.precision == "fp16" else 1.0
-    (loss * scale).backward()
+    gradient = state.flat.differentiate(loss * scale)
     torch.nan_to_num_(gradient.div_(scale), nan=0.0, posinf=1e5, neginf=-1e5)
     state.optimizer.step(gradient, _learning_rate(plan, images_seen))
     for rate, average in state.averages.items():
