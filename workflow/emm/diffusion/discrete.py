@@ -1,0 +1,234 @@
+"""Diffusion in discrete time with a learned variance (Nichol and Dhariwal 2021).
+
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps for t = 0..T-1. The network gives the noise eps and,
+in as many further channels, v: where the log variance of a reverse step lies between its two
+bounds. Images are in [-1, 1]. The objective and the samplers of Yoon et al. 2023.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emm.errors import UserError
+
+MAX_BETA = 0.999
+TIME_SCALE = 1000.0  # the network is told t * 1000 / T
+HALF_BIN = 1 / 255  # of an 8-bit grey level in [-1, 1]
+OPEN_TAIL = 0.999  # beyond, the last bins reach to infinity
+SMALLEST_PROBABILITY = 1e-12
+
+NetworkFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def cosine_betas(steps: int) -> np.ndarray:
+    """Cosine schedule of Nichol and Dhariwal 2021, Eq. 17, float64."""
+
+    def level(part: np.ndarray) -> np.ndarray:
+        return np.cos((part + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    parts = np.arange(steps + 1) / steps
+    return np.minimum(1 - level(parts[1:]) / level(parts[:-1]), MAX_BETA)
+
+
+def respaced(steps: int, spacing: str) -> list[int]:
+    """Ascending steps 0..steps-1 that are kept.
+
+    spacing: a number N of steps spread evenly from the first to the last, or "ddimN", every
+    k-th step from 0 with the k that gives N of them. Raises UserError where there is none.
+    """
+    count = int(spacing.removeprefix("ddim")) if spacing.removeprefix("ddim").isdecimal() else 0
+    if not 1 <= count <= steps:
+        raise UserError(f"spacing {spacing!r}: use a number from 1 to {steps}, or ddim and one")
+    if not spacing.startswith("ddim"):
+        gap = (steps - 1) / (count - 1) if count > 1 else 0
+        return [round(index * gap) for index in range(count)]
+    for stride in range(1, steps + 1):
+        kept = range(0, steps, stride)
+        if len(kept) == count:
+            return list(kept)
+    raise UserError(f"spacing {spacing!r}: no stride keeps {count} of {steps} steps")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of a step: clean images, and mean and log variance of x_{t-1}."""
+
+    clean: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+class DiscreteDiffusion:
+    """A schedule of betas and all that follows from it; tables are float64.
+
+    `times`: what the network is told at each step. A respaced process keeps those of its original.
+    """
+
+    def __init__(self, betas: np.ndarray, times: Sequence[float] | None = None) -> None:
+        self.betas = np.asarray(betas, np.float64)
+        steps = len(self.betas)
+        self.times = np.arange(steps) * TIME_SCALE / steps if times is None else np.asarray(times)
+        self.alpha_bar = np.cumprod(1 - self.betas)
+
+    @classmethod
+    def cosine(cls, steps: int = 4000) -> "DiscreteDiffusion":
+        """The published process."""
+        return cls(cosine_betas(steps))
+
+    def keep(self, steps: Sequence[int]) -> "DiscreteDiffusion":
+        """The process that jumps over all other steps, with the same marginals at those kept."""
+        kept = self.alpha_bar[list(steps)]
+        return DiscreteDiffusion(1 - kept / np.append(1.0, kept[:-1]), self.times[list(steps)])
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    @cached_property
+    def alpha_bar_before(self) -> np.ndarray:
+        """alpha_bar of the step before; 1 before the first."""
+        return np.append(1.0, self.alpha_bar[:-1])
+
+    @cached_property
+    def posterior_variance(self) -> np.ndarray:
+        """Variance of q(x_{t-1} | x_t, x_0); the first, which is 0, is replaced by the second."""
+        variance = self.betas * (1 - self.alpha_bar_before) / (1 - self.alpha_bar)
+        return np.append(variance[1], variance[1:]) if len(self) > 1 else self.betas
+
+    def noised(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """x_t of clean images and noise (B, C, H, W) at steps (B,)."""
+        return (
+            _at(np.sqrt(self.alpha_bar), step, clean) * clean
+            + _at(np.sqrt(1 - self.alpha_bar), step, clean) * noise
+        )
+
+    def clean(self, x: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """x_0 of x_t and its noise."""
+        return (
+            _at(np.sqrt(1 / self.alpha_bar), step, x) * x
+            - _at(np.sqrt(1 / self.alpha_bar - 1), step, x) * noise
+        )
+
+    def posterior_mean(self, clean: Tensor, x: Tensor, step: Tensor) -> Tensor:
+        """Mean of q(x_{t-1} | x_t, x_0)."""
+        of_clean = self.betas * np.sqrt(self.alpha_bar_before) / (1 - self.alpha_bar)
+        of_x = (1 - self.alpha_bar_before) * np.sqrt(1 - self.betas) / (1 - self.alpha_bar)
+        return _at(of_clean, step, x) * clean + _at(of_x, step, x) * x
+
+    def predict(self, output: Tensor, x: Tensor, step: Tensor, clip: bool = True) -> Prediction:
+        """What a network's output (B, 2 C, H, W) says of x_t at steps (B,).
+
+        `clip` keeps the clean images in [-1, 1], as sampling does and training does not.
+        """
+        noise, between = output.chunk(2, dim=1)
+        clean = self.clean(x, noise, step)
+        clean = clean.clamp(-1, 1) if clip else clean
+        part = (between + 1) / 2
+        highest = _at(np.log(self.betas), step, x)
+        lowest = _at(np.log(self.posterior_variance), step, x)
+        log_variance = part * highest + (1 - part) * lowest
+        return Prediction(clean, self.posterior_mean(clean, x, step), log_variance)
+
+    def loss(self, output: Tensor, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """Hybrid loss of each image (B,): squared error of the noise plus the bound for v.
+
+        output: of the network at x_t. The bound counts T / 1000 fold and does not move the noise.
+        """
+        squared = (output.chunk(2, dim=1)[0] - noise).square().flatten(1).mean(1)
+        return squared + len(self) / TIME_SCALE * self.bound(output, clean, noise, step)
+
+    def bound(self, output: Tensor, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """Term of the variational bound of each image (B,), bits per dimension."""
+        x = self.noised(clean, noise, step)
+        fixed = torch.cat([half(output) for half in (_noise_only, _variance_only)], dim=1)
+        found = self.predict(fixed, x, step, clip=False)
+        true_mean = self.posterior_mean(clean, x, step)
+        true_log = _at(np.log(self.posterior_variance), step, x)
+        divergence = _normal_divergence(true_mean, true_log, found.mean, found.log_variance)
+        likelihood = _grey_level_log_likelihood(clean, found.mean, found.log_variance / 2)
+        first = (step == 0).view(-1, 1, 1, 1)
+        return torch.where(first, -likelihood, divergence).flatten(1).mean(1) / math.log(2)
+
+    def ancestral(
+        self,
+        network: NetworkFunction,
+        x: Tensor,
+        labels: Tensor | None,
+        noises: Iterator[Tensor],
+    ) -> Tensor:
+        """Images from latents x (B, C, H, W) by all reverse steps; noise of each but the last."""
+        for index in reversed(range(len(self))):
+            found = self._predicted(network, x, labels, index)
+            x = found.mean
+            if index:
+                x = x + (found.log_variance / 2).exp() * next(noises)
+        return x
+
+    def ddim(self, network: NetworkFunction, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Images from latents by the deterministic sampler (Song et al. 2021, eta = 0)."""
+        for index in reversed(range(len(self))):
+            x = self.ddim_step(self._predicted(network, x, labels, index).clean, x, index)
+        return x
+
+    def ddim_step(self, clean: Tensor, x: Tensor, index: int) -> Tensor:
+        """x_{t-1} from x_t and the predicted clean images, without new noise."""
+        bar, before = self.alpha_bar[index], self.alpha_bar_before[index]
+        noise = (math.sqrt(1 / bar) * x - clean) / math.sqrt(1 / bar - 1)
+        return math.sqrt(before) * clean + math.sqrt(1 - before) * noise
+
+    def _predicted(
+        self, network: NetworkFunction, x: Tensor, labels: Tensor | None, index: int
+    ) -> Prediction:
+        step = torch.full((len(x),), index, device=x.device)
+        time = torch.full((len(x),), float(self.times[index]), device=x.device)
+        return self.predict(network(x, time, labels), x, step)
+
+
+def grey_levels(x: Tensor, rounding: str = "floor") -> Tensor:
+    """Images in [-1, 1] as uint8: "floor" as published, or "round", exact on all 256 levels."""
+    levels = ((x + 1) * 127.5).clamp(0, 255)
+    return (levels.round() if rounding == "round" else levels).to(torch.uint8)
+
+
+def _at(table: np.ndarray, step: Tensor, like: Tensor) -> Tensor:
+    """Entries of a float64 table at steps (B,), as float32 that broadcasts over images."""
+    values = torch.from_numpy(np.asarray(table, np.float32)).to(like.device)
+    return values[step].view(-1, 1, 1, 1)
+
+
+def _noise_only(output: Tensor) -> Tensor:
+    return output.chunk(2, dim=1)[0].detach()
+
+
+def _variance_only(output: Tensor) -> Tensor:
+    return output.chunk(2, dim=1)[1]
+
+
+def _normal_divergence(mean: Tensor, log: Tensor, other_mean: Tensor, other_log: Tensor) -> Tensor:
+    """KL divergence of normal distributions with log variances, nats."""
+    return 0.5 * (
+        other_log
+        - log
+        - 1
+        + (log - other_log).exp()
+        + (mean - other_mean).square() * (-other_log).exp()
+    )
+
+
+def _grey_level_log_likelihood(clean: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log probability of the 8-bit bin of each component under a normal distribution, nats."""
+    centred, scale = clean - mean, (-log_std).exp()
+    below, above = (_normal_cdf(scale * (centred + half)) for half in (-HALF_BIN, HALF_BIN))
+    probability = torch.where(
+        clean < -OPEN_TAIL, above, torch.where(clean > OPEN_TAIL, 1 - below, above - below)
+    )
+    return probability.clamp(min=SMALLEST_PROBABILITY).log()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """Approximation by a hyperbolic tangent, as published."""
+    return 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())
