@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_run.py --minutes 8 --output benchmarks/results
 
-writes the curve of memorization over training as gpu_run-<GPU>.json, and fails unless CuPy's
-neighbours of all samples equal NumPy's.
+in a clone without results/paper writes the curve of memorization over training as
+gpu_run-<GPU>.json, and fails unless CuPy's neighbours of all samples equal NumPy's.
 """
 
 import argparse
@@ -32,15 +32,19 @@ RESULTS = Path("results/paper")
 def main() -> None:
     arguments = parse()
     started = time.monotonic()
+    require_gpu()
+    if RESULTS.exists():
+        raise SystemExit(f"{RESULTS} exists: start in a clone without results")
     images = photo_crops()
     Path("data").mkdir(exist_ok=True)
     np.savez(Path("data/photo_crops.npz"), images=images)
     size = yaml.safe_load(FILE.read_text())["runs"][0]["data.size"]
     rate = arguments.images_per_second
-    epochs = round(arguments.minutes * 60 * SHARE_OF_TRAINING * rate / size / SNAPSHOTS) * SNAPSHOTS
+    seconds = arguments.minutes * 60 * SHARE_OF_TRAINING
+    epochs = max(1, round(seconds * rate / size / SNAPSHOTS)) * SNAPSHOTS
     settings = ", ".join(filter(None, [f"train.epochs: {epochs}", arguments.set]))
     workflow("--config", f"experiments={FILE}", "scale=paper", f"set={{{settings}}}")
-    result = gather(size, images) | {"wall_seconds": time.monotonic() - started}
+    result = gather(size) | {"wall_seconds": time.monotonic() - started}
     name = re.sub(r"\W+", "-", result["gpu"]).lower().strip("-")
     path = arguments.output / f"gpu_run-{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +59,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--set", default="", help="more settings, such as 'model.channels: 8'")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
+
+
+def require_gpu() -> None:
+    """Exit unless torch and CuPy both see a GPU."""
+    if not torch.cuda.is_available() or array_module().__name__ != "cupy":
+        raise SystemExit("needs a CUDA device that torch and CuPy both see")
 
 
 def photo_crops() -> np.ndarray:
@@ -73,7 +83,7 @@ def workflow(*options: str) -> None:
     subprocess.run([*command, *options], check=True)
 
 
-def gather(size: int, images: np.ndarray) -> dict:
+def gather(size: int) -> dict:
     run = only(RESULTS.glob(f"runs/*-n{size}-*/run.yaml")).parent
     evaluation = only(run.glob("*/summary.parquet")).parent
     record = yaml.safe_load((run / "run.yaml").read_text())
@@ -115,8 +125,6 @@ def gather(size: int, images: np.ndarray) -> dict:
 
 def check_scores(evaluation: Path, training: np.ndarray) -> int:
     """Number of samples whose scores, as the workflow wrote them, are NumPy's bit for bit."""
-    if array_module().__name__ != "cupy":
-        raise SystemExit("the scores were not computed by CuPy")
     scores = pd.read_parquet(evaluation / "scores.parquet")
     for step, found in scores.groupby("step"):
         samples = np.load(evaluation / "samples" / f"step-{step:08d}.npz")["images"]
@@ -131,7 +139,7 @@ def check_scores(evaluation: Path, training: np.ndarray) -> int:
 def only(paths) -> Path:
     found = list(paths)
     if len(found) != 1:
-        raise SystemExit(f"expected one file, found {found}; start in a folder without results")
+        raise SystemExit(f"expected one file, found {found}")
     return found[0]
 
 

@@ -153,7 +153,8 @@ class Scale(Settings):
     run_sd: float = Field(
         0.0,
         ge=0,
-        description="Standard deviation of a ratio of 50 % over training seeds, in points",
+        description="Standard deviation of a ratio of 50 % over training seeds, in points, beyond "
+        "that of the sampling",
     )
     rules: dict[str, Rule] = Field({}, description="Of all experiments, by setting")
     experiments: dict[str, dict[str, Rule]] = Field(

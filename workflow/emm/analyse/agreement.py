@@ -64,7 +64,7 @@ class Agreement:
             "ours_low": ours.low,
             "ours_high": ours.high,
             "n_runs": ours.n_runs,
-            "verdict": self._verdict(ours, low, high),
+            "verdict": self._verdict(value, ours, low, high),
             "note": _joined(value.note, ours.note),
         }
 
@@ -74,22 +74,32 @@ class Agreement:
         own = [name for name in names if value.figure in self.catalog.experiments[name].figures]
         return next(iter(own or names), "")
 
-    def _verdict(self, ours: Ours, low: float, high: float) -> str:
+    def _verdict(self, value: Published, ours: Ours, low: float, high: float) -> str:
+        """Whether the two differ by more than both uncertainties, in quadrature, allow."""
         if not self.comparable:
             return "not comparable"
-        ends = [ours.low, ours.high] if not math.isnan(ours.low) else [ours.value] * 2
-        return "within" if low <= ends[1] and ends[0] <= high else "outside"
+        if math.isnan(ours.value):
+            return _of_bounds(ours, low, high)
+        ends = (low, high) if value.is_range else (value.value, value.value)
+        below, above = (ours.value - ours.low, ours.high - ours.value)
+        if math.isnan(ours.low):
+            below = above = 0.0
+        too_high = ours.value - ends[1] > math.hypot(below, high - ends[1])
+        too_low = ends[0] - ours.value > math.hypot(above, ends[0] - low)
+        return "outside" if too_high or too_low else "within"
 
     def published(self, value: Published) -> tuple[float, float]:
         """The interval of a published value.
 
-        Its admissible range where the paper gives a relation, its uncertainty where it is of
-        several seeds; else it is of one run, with the noise that ours have, and was rounded or
-        read off a figure.
+        Its admissible range where the paper gives a relation; that of the mean where it prints the
+        spread over several seeds; else it is of one run, with the noise that ours have, and was
+        rounded or read off a figure.
         """
-        if value.low is not None and value.high is not None:
+        if value.is_range:
             return value.low, value.high
         read = PRINTED if value.provenance == "paper-table" else value.uncertainty
+        if value.seeds > 1:
+            read *= t.ppf(0.975, value.seeds - 1) / math.sqrt(value.seeds)
         low = high = value.value
         if value.seeds == 1 and value.metric == "memorization_ratio":
             samples = int(self.source.defaults["eval.num_samples"])
@@ -213,6 +223,13 @@ class Agreement:
         ends = np.sqrt((seeds - 1) / chi2.ppf((0.975, 0.025), seeds - 1))
         note = f"{seeds} seeds"
         return Ours(spread, *(float(end) * spread for end in ends), _count(runs), note)
+
+
+def _of_bounds(ours: Ours, low: float, high: float) -> str:
+    """Verdict on a number of which only bounds are known."""
+    if ours.high <= low or high <= ours.low:
+        return "outside"
+    return "within" if low <= ours.low and ours.high <= high else "not measured"
 
 
 def _ratio_interval(ratio: float, samples: int, run_sd: float) -> tuple[float, float]:

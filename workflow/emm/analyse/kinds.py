@@ -83,7 +83,7 @@ def _greater(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
         above = yard.exceeds(high, low, factor, margin=False).truth == 1
         below = yard.exceeds(Interval(factor * low.low, factor * low.high), high)
         cases.append(Case(truth(above | tied, (below.truth == 1) & ~tied), -below.by))
-        real.append(yard.exceeds(high, low, factor).truth)
+        real.append(yard.exceeds(high, low, factor, margin=factor == 1).truth)
         room.append(yard.room(high, low))
         gaps.append((difference(high, low, factor), tied))
     if not pairs:

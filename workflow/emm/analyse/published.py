@@ -50,10 +50,16 @@ class Published(Settings):
     relation: Literal["approx", "in", ">", ">=", "<", "<="] | None = None
     low: float | None = None
     high: float | None = None
+    interpreted: bool = Field(False, description="low and high are our reading of a wording")
     seeds: int = Field(1, ge=1, description="Training seeds that it is the mean or the spread of")
     over: Literal["max", "min"] | None = Field(None, description="Which of several runs is meant")
     same_as: str | None = None
     note: str = ""
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the paper gives a relation, so that a range is as good as the value."""
+        return self.low is not None and self.high is not None
 
     @property
     def statement(self) -> str:

@@ -78,7 +78,7 @@ def _values(
                 "kind": "value",
                 "statement": value.statement,
                 "metric": value.metric,
-                "provenance": value.provenance,
+                "provenance": "interpreted" if value.interpreted else value.provenance,
                 **agreement.compare(value),
             }
 

@@ -15,7 +15,7 @@ METHOD = "isotonic-log"
 
 
 def best_and_last(memorization: pd.DataFrame) -> pd.DataFrame:
-    """The checkpoint with the highest ratio (first on ties) and the last one.
+    """The checkpoint with the highest ratio (last on ties: the longer trained) and the last one.
 
     One row "best" and one row "last" in the added column `checkpoint` per run, evaluation and
     horizon. Gu et al. 2023 report the best; its upward bias grows with the number of checkpoints.
@@ -24,7 +24,7 @@ def best_and_last(memorization: pd.DataFrame) -> pd.DataFrame:
     chosen = {"best": [], "last": []}
     for _, group in rows.groupby(["run", "evaluation", "horizon"], sort=False, dropna=False):
         group = group.sort_values("step", kind="stable")
-        chosen["best"].append(group["memorization_ratio"].fillna(-1.0).idxmax())
+        chosen["best"].append(group["memorization_ratio"].fillna(-1.0).iloc[::-1].idxmax())
         chosen["last"].append(group.index[-1])
     return pd.concat(
         [rows.loc[index].assign(checkpoint=which) for which, index in chosen.items()],

@@ -138,7 +138,7 @@ class Denoiser(nn.Module):
         _, _, c_in, c_noise = self.precond.coefficients(sigma)
         scaled = c_in.view(-1, 1, 1, 1) * x
         if x.device.type == "cpu":
-            scaled = scaled.contiguous(memory_format=torch.channels_last)  # an eighth faster
+            scaled = scaled.to(memory_format=torch.channels_last)  # an eighth faster
         if self.dtype is None:
             return self.network(scaled, c_noise, labels)
         with torch.autocast(x.device.type, dtype=self.dtype):

@@ -17,14 +17,14 @@ KINDS = {"claim": "Claims", "value": "Published values"}
 MISSING = "Its runs are not among these results."
 VERDICTS = {  # of each kind, from what a reader looks for first, and what the word means
     "claim": {
-        "contradicted": "False with a probability of at least 95 %.",
+        "contradicted": "Some comparison of it fails with a probability of at least 95 % for all.",
         "undecided": "Neither, because of noise, missing runs, or an EMM beyond the sizes.",
         "supported": "True with a probability of at least 95 %.",
         "not measured": MISSING,
     },
     "value": {
-        "outside": "Our interval and the published one do not overlap.",
-        "within": "Our interval and the published one overlap.",
+        "outside": "They differ by more than both 95 % intervals together allow.",
+        "within": "They differ by no more than both 95 % intervals together allow.",
         "not comparable": "Measured at a scale that is no copy of the paper's runs.",
         "not measured": MISSING,
     },
@@ -35,6 +35,7 @@ ORIGINS = {  # of each kind, where it comes from
         "paper-table": "from the table",
         "paper-text": "from the text",
         "digitised": "read off the figure",
+        "interpreted": "from the text, its range is our reading",
     },
 }
 OTHER_METRICS = {

@@ -46,7 +46,7 @@ def score_run(
     write_scores(output, tables, run=index["run"], evaluation=index["evaluation"])
     frame = pd.DataFrame(summary_rows(tables))
     ratios = frame["memorization_ratio"]
-    best = tables[int(np.flatnonzero(ratios == ratios.max())[-1])]  # the last one of equals
+    best = tables[int(np.flatnonzero(ratios == ratios.max())[-1])]  # of equals the longest trained
     write_arrays(pictures, _pictures(best, index, samples, training, picture_count))
     frame = _with_settings(frame, index)
     write_table(summary, frame)
