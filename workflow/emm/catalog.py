@@ -156,7 +156,7 @@ class Catalog:
     """All runs, evaluations and figures that a config selects.
 
     other_figures: why the figures of other experiments, and those that `select` leaves without
-    runs, cannot be drawn; by name.
+    runs, cannot be drawn; by name. left_out: rows that `select` leaves out.
     """
 
     config: Config
@@ -167,6 +167,12 @@ class Catalog:
     runs: Mapping[str, Run]
     figures: Mapping[str, PlannedFigure]
     other_figures: Mapping[str, str]
+    left_out: tuple[Row, ...] = ()
+
+    @property
+    def listed(self) -> tuple[Row, ...]:
+        """All rows of the selected experiments, with those that `select` leaves out."""
+        return self.rows + self.left_out
 
     @property
     def root(self) -> Path:
@@ -230,7 +236,11 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     check_claims(
         experiments, listed, {**figures, **others}, {**files, **shipped_experiments(workflow)}
     )
-    return Catalog(config, scale, files, experiments, tuple(rows), _runs(rows), figures, others)
+    kept = set(map(id, rows))
+    left_out = tuple(row for row in listed if id(row) not in kept)
+    return Catalog(
+        config, scale, files, experiments, tuple(rows), _runs(rows), figures, others, left_out
+    )
 
 
 def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:

@@ -65,11 +65,11 @@ def at(table, kind, epsilon=0.1):
     return table[(table["labels.kind"] == kind) & (table["epsilon"] == epsilon)].iloc[0]
 
 
-def test_best_is_the_first_of_equals_and_last_the_longest():
+def test_best_is_the_last_of_equals_and_last_the_longest():
     epochs = {4000.0: 10, 1000.0: 5, 2000.0: 90, 3000.0: 90}
     rows = pd.DataFrame([row(hits=hits, epoch=epoch) for epoch, hits in epochs.items()])
     chosen = best_and_last(rows).set_index("checkpoint")
-    assert chosen["epoch"].to_dict() == {"best": 2000, "last": 4000}
+    assert chosen["epoch"].to_dict() == {"best": 3000, "last": 4000}
     assert len(best_and_last(pd.concat([rows, rows.assign(horizon=4000.0)]))) == 4
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from emm.analyse.agreement import Agreement
 from emm.analyse.claims import judge
 from emm.analyse.parquet import read_table, write_table
-from emm.analyse.places import groups_of
+from emm.analyse.places import Group, groups_of
 from emm.analyse.published import Source, load_published, published_files
 from emm.analyse.simulate import Measurements
 from emm.catalog import Catalog
@@ -105,8 +105,9 @@ def _claims(
 def _judged(
     catalog: Catalog, measurements: Measurements, experiment: str, name: str, claim: Claim
 ) -> dict[str, Any]:
-    groups = groups_of(claim, experiment, catalog.rows, f"experiment {experiment}: claim {name}")
-    found = judge(claim, groups, measurements)
+    where = f"experiment {experiment}: claim {name}"
+    found = judge(claim, groups_of(claim, experiment, catalog.rows, where), measurements)
+    left_out = _left_out(catalog, groups_of(claim, experiment, catalog.listed, where))
     return {
         "metric": found.metric,
         "published": found.published,
@@ -117,8 +118,15 @@ def _judged(
         "n_runs": found.n_runs,
         "verdict": found.verdict,
         "support": found.support,
-        "note": found.note,
+        "note": "; ".join(filter(None, [found.note, left_out])),
     }
+
+
+def _left_out(catalog: Catalog, groups: Iterable[Group]) -> str:
+    """How many evaluations that a claim is about are not among those that the config selects."""
+    about = {entry.row.key for group in groups for place in group.places for entry in place.entries}
+    missing = len(about - {row.key for row in catalog.rows})
+    return f"{missing} of its {len(about)} evaluations are left out by `select`" if missing else ""
 
 
 def markdown(table: pd.DataFrame, catalog: Catalog) -> str:
