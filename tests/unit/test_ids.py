@@ -108,20 +108,20 @@ def test_subsets_and_sources(key):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "cifar10-32px-n1000-ddpmpp-c128b2-1381da6f"),
-        ({"labels.kind": "true"}, "cifar10-32px-n1000-true-ddpmpp-c128b2-7378ca2c"),
-        ({"labels.kind": "unique"}, "cifar10-32px-n1000-unique-ddpmpp-c128b2-ab12cff6"),
+        ({}, "cifar10-32px-n1000-ddpmpp-c128b2-1ec99ae0"),
+        ({"labels.kind": "true"}, "cifar10-32px-n1000-true-ddpmpp-c128b2-ebf682f7"),
+        ({"labels.kind": "unique"}, "cifar10-32px-n1000-unique-ddpmpp-c128b2-57cbd290"),
         (
             {"labels.kind": "random", "labels.num_classes": 10},
-            "cifar10-32px-n1000-random10-ddpmpp-c128b2-a80939be",
+            "cifar10-32px-n1000-random10-ddpmpp-c128b2-7de9f70a",
         ),
         (
             {"data.size": 50000, "model.num_blocks": 4, "model.precond": "edm", "train.lr": 1e-3},
-            "cifar10-32px-n50000-ddpmpp-c128b4-41b5a109",
+            "cifar10-32px-n50000-ddpmpp-c128b4-05123b78",
         ),
         (
             {"data.size": 50000, "model.arch": "optimum"},
-            "cifar10-32px-n50000-optimum-27b9573b",
+            "cifar10-32px-n50000-optimum-ac63167a",
         ),
     ],
 )

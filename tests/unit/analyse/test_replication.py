@@ -86,7 +86,7 @@ def published(metric: str, found: catalog.Catalog) -> dict[str, float]:
     """The published value of each of our evaluations, if it has one."""
     known = {}
     for value in SOURCE.values:
-        if value.metric != metric or value.relation or value.over:
+        if value.metric != metric or value.relation or value.over or "eval.epoch" in value.run:
             continue
         runs = matching(value, SOURCE, found.rows)
         for row in runs[0] if len(runs) == 1 else []:
@@ -321,9 +321,11 @@ def test_the_papers_own_numbers_speak_for_its_claims():
             printed = all(e.row.key in known and e.step is None for e in entries)
             if claim.metric == "memorization_ratio" and entries and printed:
                 verdicts[f"{experiment}.{name}"] = judge(claim, groups, measured).verdict
-    assert "contradicted" not in verdicts.values()
-    assert len(verdicts) > 5
-    assert verdicts == {}
+    judged = {name for name, verdict in verdicts.items() if verdict != "not measured"}
+    near = "edm_labels.edm_unique_50k"  # "over 65 %", drawn at 65.7
+    assert {name for name in judged if verdicts[name] != "supported"} == {near}
+    assert verdicts[near] == "undecided"
+    assert len(judged) >= 20
 
 
 def test_seeds_are_averaged(paper, rows):

@@ -53,18 +53,25 @@ def four_rows(monkeypatch) -> None:
     monkeypatch.setattr(loop, "METRIC_ROWS", 4)
 
 
+LAYOUT = {"memory_format": torch.channels_last}
+
+
 def plain_loss(network, name: str, images, labels, noise, sigma):
-    """lambda(sigma) (D - y)^2 as published, through the denoiser."""
+    """lambda(sigma) (D - y)^2 as published, through the denoiser.
+
+    In the layout of ours: Adam turns the rounding of tiny gradients into steps.
+    """
     level = sigma.view(-1, 1, 1, 1)
     noisy = images + level * noise
     if name == "edm":
         root = (level**2 + 0.25).sqrt()
-        raw = network(noisy / root, sigma.log() / 4, labels)
+        raw = network((noisy / root).to(**LAYOUT), sigma.log() / 4, labels)
         denoised = 0.25 / root**2 * noisy + 0.5 * level / root * raw
         weight = (level**2 + 0.25) / (0.5 * level) ** 2
     else:
         time = ((0.01 + 39.8 * (1 + sigma**2).log()).sqrt() - 0.1) / 19.9
-        denoised = noisy - level * network(noisy / (1 + level**2).sqrt(), 999 * time, labels)
+        scaled = (noisy / (1 + level**2).sqrt()).to(**LAYOUT)
+        denoised = noisy - level * network(scaled, 999 * time, labels)
         weight = 1 / level**2
     return (weight * (denoised - images) ** 2).sum() / len(images)
 
@@ -130,7 +137,7 @@ def test_equals_a_plain_training(tmp_path, case, name, labels, decay):
     assert moved > 0.001
     np.testing.assert_allclose(losses(state), expected, rtol=1e-4)
     for found, plain in ((state.flat.values, network), (state.averages[0.9], average)):
-        assert (found - flat(plain)).square().mean().sqrt() < 1e-3 * moved
+        assert (found - flat(plain)).square().mean().sqrt() < 3e-3 * moved
 
 
 def test_the_first_step_has_learning_rate_zero(tmp_path, case):
