@@ -5,6 +5,8 @@ import shutil
 import pytest
 import yaml
 
+from emm.spec import RECIPE_VERSION
+
 AGGREGATES = {"experiment_tables", "tables", "figure", "replication", "pages", "report", "all"}
 
 pytestmark = pytest.mark.slow
@@ -94,7 +96,8 @@ def test_another_image_of_the_user_plans_the_runs_on_them(clone):
 
 
 def test_recipe_version_plans_all_trainings(clone):
-    clone.edit("workflow/emm/spec.py", "RECIPE_VERSION = 1 ", "RECIPE_VERSION = 2 ")
+    old, new = (f"RECIPE_VERSION = {RECIPE_VERSION + more} " for more in (0, 1))
+    clone.edit("workflow/emm/spec.py", old, new)
     counts = clone.plan().counts
     assert counts["train"] == 5
     assert counts["sample"] == counts["score"] == 6
