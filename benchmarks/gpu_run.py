@@ -24,7 +24,7 @@ from emm.score.nearest import array_module
 from emm.score.stage import score_arrays
 
 FILE = Path(__file__).with_suffix(".yaml")
-SNAPSHOTS, PIXELS = 12, 32
+PIXELS = 32
 SHARE_OF_TRAINING = 0.65  # of the time; the rest samples, scores, checks and starts processes
 RESULTS = Path("results/paper")
 
@@ -38,10 +38,10 @@ def main() -> None:
     images = photo_crops()
     Path("data").mkdir(exist_ok=True)
     np.savez(Path("data/photo_crops.npz"), images=images)
-    size = yaml.safe_load(FILE.read_text())["runs"][0]["data.size"]
-    rate = arguments.images_per_second
-    seconds = arguments.minutes * 60 * SHARE_OF_TRAINING
-    epochs = max(1, round(seconds * rate / size / SNAPSHOTS)) * SNAPSHOTS
+    run = yaml.safe_load(FILE.read_text())["runs"][0]
+    size, snapshots = run["data.size"], run["eval.snapshots"]
+    images_seen = arguments.minutes * 60 * SHARE_OF_TRAINING * arguments.images_per_second
+    epochs = max(1, round(images_seen / size / snapshots)) * snapshots
     settings = ", ".join(filter(None, [f"train.epochs: {epochs}", arguments.set]))
     workflow("--config", f"experiments={FILE}", "scale=paper", f"set={{{settings}}}")
     result = gather(size) | {"wall_seconds": time.monotonic() - started}

@@ -170,11 +170,6 @@ class Catalog:
     left_out: tuple[Row, ...] = ()
 
     @property
-    def listed(self) -> tuple[Row, ...]:
-        """All rows of the selected experiments, with those that `select` leaves out."""
-        return self.rows + self.left_out
-
-    @property
     def root(self) -> Path:
         """Folder of the results at this scale."""
         return Path(self.config.results) / self.config.scale

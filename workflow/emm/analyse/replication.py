@@ -107,7 +107,10 @@ def _judged(
 ) -> dict[str, Any]:
     where = f"experiment {experiment}: claim {name}"
     found = judge(claim, groups_of(claim, experiment, catalog.rows, where), measurements)
-    left_out = _left_out(catalog, groups_of(claim, experiment, catalog.listed, where))
+    left_out = ""
+    if catalog.left_out:
+        rows = catalog.rows + catalog.left_out
+        left_out = _left_out(catalog, groups_of(claim, experiment, rows, where))
     return {
         "metric": found.metric,
         "published": found.published,

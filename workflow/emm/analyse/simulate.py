@@ -19,6 +19,7 @@ from emm.analyse.names import SIZE
 from emm.analyse.names import metric as column
 from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, Item, Place, time_factor
 from emm.data.catalogue import source_info
+from emm.score.criteria import best_checkpoint
 from emm.seeds import derive
 from emm.spec import DEFAULTS, Recipe, nested
 
@@ -75,9 +76,7 @@ class Measurements:
             rows = rows[rows["step"] == entry.step]
         elif before is not None:
             rows = rows[rows["epoch"] <= before * time_factor(entry.row) * (1 + 1e-9)]
-        if rows.empty:
-            return None
-        return rows.loc[rows.sort_values("step")["memorization_ratio"].iloc[::-1].idxmax()]
+        return None if rows.empty else rows.loc[best_checkpoint(rows["memorization_ratio"])]
 
     def nearest(self, entry: Entry, epoch: float) -> tuple[int, float]:
         """Step and epoch of the measured checkpoint nearest to an epoch at the scale."""

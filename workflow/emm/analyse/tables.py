@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emm.analyse.emm import EPSILONS, Emm, bootstrap_emm, published_emm
 from emm.analyse.names import SIZE
 from emm.analyse.series import effective, is_seed, series_of, settings_of
+from emm.score.criteria import best_checkpoint
 
 METHOD = "isotonic-log"
 
@@ -24,7 +25,7 @@ def best_and_last(memorization: pd.DataFrame) -> pd.DataFrame:
     chosen = {"best": [], "last": []}
     for _, group in rows.groupby(["run", "evaluation", "horizon"], sort=False, dropna=False):
         group = group.sort_values("step", kind="stable")
-        chosen["best"].append(group["memorization_ratio"].fillna(-1.0).iloc[::-1].idxmax())
+        chosen["best"].append(best_checkpoint(group["memorization_ratio"]))
         chosen["last"].append(group.index[-1])
     return pd.concat(
         [rows.loc[index].assign(checkpoint=which) for which, index in chosen.items()],

@@ -41,7 +41,8 @@ def respaced(steps: int, spacing: str) -> list[int]:
     spacing: a number N of steps spread evenly from the first to the last, or "ddimN", every
     k-th step from 0 with the k that gives N of them. Raises UserError where there is none.
     """
-    count = int(spacing.removeprefix("ddim")) if spacing.removeprefix("ddim").isdecimal() else 0
+    number = spacing.removeprefix("ddim")
+    count = int(number) if number.isdecimal() else 0
     if not 1 <= count <= steps:
         raise UserError(f"spacing {spacing!r}: use a number from 1 to {steps}, or ddim and one")
     if not spacing.startswith("ddim"):
@@ -144,8 +145,8 @@ class DiscreteDiffusion:
     def bound(self, output: Tensor, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
         """Term of the variational bound of each image (B,), bits per dimension."""
         x = self.noised(clean, noise, step)
-        fixed = torch.cat([half(output) for half in (_noise_only, _variance_only)], dim=1)
-        found = self.predict(fixed, x, step, clip=False)
+        predicted, between = output.chunk(2, dim=1)
+        found = self.predict(torch.cat([predicted.detach(), between], dim=1), x, step, clip=False)
         true_mean = self.posterior_mean(clean, x, step)
         true_log = _at(np.log(self.posterior_variance), step, x)
         divergence = _normal_divergence(true_mean, true_log, found.mean, found.log_variance)
@@ -198,14 +199,6 @@ def _at(table: np.ndarray, step: Tensor, like: Tensor) -> Tensor:
     """Entries of a float64 table at steps (B,), as float32 that broadcasts over images."""
     values = torch.from_numpy(np.asarray(table, np.float32)).to(like.device)
     return values[step].view(-1, 1, 1, 1)
-
-
-def _noise_only(output: Tensor) -> Tensor:
-    return output.chunk(2, dim=1)[0].detach()
-
-
-def _variance_only(output: Tensor) -> Tensor:
-    return output.chunk(2, dim=1)[1]
 
 
 def _normal_divergence(mean: Tensor, log: Tensor, other_mean: Tensor, other_log: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def from_edm_state_dict(state: Mapping[str, Tensor], network: UNet) -> dict[str,
     """
     state = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
     names = edm_names(network)
-    _check_names(state, set(names.values()))
+    check_names(state, set(names.values()))
     targets = network.state_dict()
     return {own: _converted(own, name, state[name], targets[own]) for own, name in names.items()}
 
@@ -69,7 +69,8 @@ def _size(network: UNet, level: int) -> str:
     return f"{pixels}x{pixels}"
 
 
-def _check_names(state: Mapping[str, Tensor], expected: set[str]) -> None:
+def check_names(state: Mapping[str, Tensor], expected: set[str]) -> None:
+    """UserError that names the first tensor that is missing or left over."""
     found = {name for name in state if name.rpartition(".")[2] != IGNORED}
     for problem, names in [("missing", expected - found), ("unknown", found - expected)]:
         if names:
@@ -79,14 +80,19 @@ def _check_names(state: Mapping[str, Tensor], expected: set[str]) -> None:
             )
 
 
-def _converted(own: str, name: str, tensor: Tensor, target: Tensor) -> Tensor:
-    """The published tensor in the layout of ours."""
-    wanted = target.shape[::-1] if own == "mapping.labels.weight" else target.shape
+def check_shape(name: str, tensor: Tensor, wanted: torch.Size) -> None:
+    """UserError if a published tensor has another shape than the network's settings give it."""
     if tensor.shape != wanted:
         raise UserError(
             f"published weights: tensor {name} has shape {tuple(tensor.shape)}, the network needs "
             f"{tuple(wanted)}; check that the network has the settings of the weights"
         )
+
+
+def _converted(own: str, name: str, tensor: Tensor, target: Tensor) -> Tensor:
+    """The published tensor in the layout of ours."""
+    wanted = target.shape[::-1] if own == "mapping.labels.weight" else target.shape
+    check_shape(name, tensor, wanted)
     if own == "mapping.labels.weight":
         return tensor.t()
     if own == "mapping.frequencies":

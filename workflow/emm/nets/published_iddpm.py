@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from emm.errors import UserError
 from emm.nets.iddpm import IDDPMUNet
+from emm.nets.published import check_names, check_shape
 
 PARTS = [  # of a block, ours to theirs
     (r"\.norm_in\.", ".in_layers.0."),
@@ -43,15 +43,7 @@ def from_iddpm_state_dict(state: Mapping[str, Tensor], network: IDDPMUNet) -> di
     """
     names = iddpm_names(network)
     targets = network.state_dict()
-    for problem, wrong in [
-        ("missing", set(names.values()) - set(state)),
-        ("unknown", set(state) - set(names.values())),
-    ]:
-        if wrong:
-            raise UserError(
-                f"published weights: {problem} tensor {min(wrong)} ({len(wrong)} {problem} in "
-                "all); check that the network has the settings of the weights"
-            )
+    check_names(state, set(names.values()))
     return {own: _converted(state[name], name, targets[own]) for own, name in names.items()}
 
 
@@ -94,9 +86,5 @@ def _converted(tensor: Tensor, name: str, target: Tensor) -> Tensor:
     """The published tensor; its 1x1 convolutions over pixels have a dimension less."""
     if tensor.ndim == 3 and target.ndim == 4:
         tensor = tensor.unsqueeze(-1)
-    if tensor.shape != target.shape:
-        raise UserError(
-            f"published weights: tensor {name} has shape {tuple(tensor.shape)}, the network needs "
-            f"{tuple(target.shape)}; check that the network has the settings of the weights"
-        )
+    check_shape(name, tensor, target.shape)
     return tensor

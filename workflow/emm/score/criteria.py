@@ -2,10 +2,14 @@
 
 import math
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emm.score.nearest import Neighbours
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 QUANTILES = (5, 25, 50, 75, 95)  # percent
 
@@ -60,6 +64,14 @@ def summarise(neighbours: Neighbours, components: int) -> dict[str, float]:
         **_quantiles("ratio", distance_ratio(squared_distances)),
         "distinct_copied": len(np.unique(neighbours.indices[memorized, 0])),
     }
+
+
+def best_checkpoint(ratios: "pd.Series") -> int:
+    """Label of the highest memorization ratio of checkpoints in the order of their training.
+
+    Of equals the longest trained: at 0 and 100 % the first ones are hardly trained at all.
+    """
+    return ratios.fillna(-1.0).iloc[::-1].idxmax()
 
 
 def _quantiles(name: str, values: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,7 @@ from emm.data.stage import read_subset
 from emm.diffusion import SAMPLE_INDEX
 from emm.errors import UserError
 from emm.files import checked, read_arrays, write_arrays
-from emm.score.criteria import is_memorized
+from emm.score.criteria import best_checkpoint, is_memorized
 from emm.score.nearest import array_module
 from emm.score.stage import ScoreTable, gallery, score_arrays, summary_rows, write_scores
 
@@ -45,8 +45,7 @@ def score_run(
     tables = list(_score(index, samples, training, duplicates, array_module(device)))
     write_scores(output, tables, run=index["run"], evaluation=index["evaluation"])
     frame = pd.DataFrame(summary_rows(tables))
-    ratios = frame["memorization_ratio"]
-    best = tables[int(np.flatnonzero(ratios == ratios.max())[-1])]  # of equals the longest trained
+    best = tables[best_checkpoint(frame["memorization_ratio"])]
     write_arrays(pictures, _pictures(best, index, samples, training, picture_count))
     frame = _with_settings(frame, index)
     write_table(summary, frame)

@@ -19,11 +19,8 @@ class FlatParameters:
         parts = [parameter.detach().reshape(-1) for parameter in self._parameters]
         self.values = torch.cat(parts).float()
         self.gradient = torch.zeros_like(self.values)
-        start = 0
-        for parameter in self._parameters:
-            part = slice(start, start + parameter.numel())
-            parameter.data = self.values[part].view_as(parameter)
-            start = part.stop
+        for parameter, part in zip(self._parameters, self._cut(self.values), strict=True):
+            parameter.data = part
 
     def differentiate(self, loss: Tensor) -> Tensor:
         """Gradient of a scalar, flat; the same tensor at every call. Zero where nothing depends."""
@@ -32,12 +29,13 @@ class FlatParameters:
 
     def named(self, values: Tensor) -> dict[str, Tensor]:
         """Cut a flat tensor into named tensors shaped like the parameters."""
-        named, start = {}, 0
-        for name, parameter in self.network.named_parameters():
-            part = slice(start, start + parameter.numel())
-            named[name] = values[part].view_as(parameter)
-            start = part.stop
-        return named
+        names = (name for name, _ in self.network.named_parameters())
+        return dict(zip(names, self._cut(values), strict=True))
+
+    def _cut(self, values: Tensor) -> list[Tensor]:
+        """Views of a flat tensor, shaped like the parameters."""
+        parts = values.split([parameter.numel() for parameter in self._parameters])
+        return [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
 
 
 class Adam:
