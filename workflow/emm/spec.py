@@ -56,6 +56,9 @@ class Data(Settings):
     num_classes: int | None = Field(
         None, ge=1, description="The first so many classes of the source; null is all"
     )
+    only_class: str | None = Field(
+        None, description="Name of the one class that is taken; null is all"
+    )
     alpha: float | None = Field(
         None, ge=0, le=1, description="Share of the second kind of images, for sources that blend"
     )
@@ -68,6 +71,10 @@ class Data(Settings):
         "random", description="Mondrian: where the cross stands"
     )
     cross_margin: int = Field(4, ge=0, description="Mondrian: least distance to the edge, pixels")
+    dummy: str | None = Field(
+        None, description="Source of dummies, which are added to the training images as a class"
+    )
+    dummy_size: int = Field(0, ge=0, description="Number of dummies")
 
 
 class Labels(Settings):
@@ -83,8 +90,9 @@ class Labels(Settings):
 class Model(Settings):
     """The denoising network and its preconditioning."""
 
-    arch: Literal["ddpmpp", "ncsnpp", "optimum"] = Field(
-        "ddpmpp", description="Network, or the closed-form optimum of the training set"
+    arch: Literal["ddpmpp", "ncsnpp", "iddpm", "stable_diffusion", "optimum", "denoiser"] = Field(
+        "ddpmpp",
+        description="Network, the closed-form optimum of the training set, or your own denoiser",
     )
     channels: int = Field(128, ge=4, description="Channel width of the first level")
     channel_mult: Levels = Field((2, 2, 2), min_length=1, description="Width factor of each level")
@@ -96,26 +104,62 @@ class Model(Settings):
         "positional", description="Features of the noise level"
     )
     fourier_scale: float = Field(16.0, gt=0, description="Standard deviation of the frequencies")
+    heads: int = Field(4, ge=1, description="iddpm: heads of each attention")
     dropout: float = Field(0.13, ge=0, lt=1, description="Dropout rate in training")
     skip_mask: str = Field(
         "all",
         pattern="^(all|[01]+)$",
         description="A bit per skip connection in encoder order; 0 replaces it by zeros",
     )
-    precond: Literal["vp", "ve", "edm"] = Field("vp", description="Preconditioning and loss")
+    precond: Literal["vp", "ve", "edm", "cosine"] = Field(
+        "vp", description="Preconditioning and loss; cosine is the discrete process of iddpm"
+    )
+    diffusion_steps: int = Field(4000, ge=2, description="Steps of the discrete process")
+    weights: str | None = Field(
+        None, description="File of weights that others trained; then nothing is trained"
+    )
+    denoiser: str | None = Field(
+        None,
+        description="denoiser: your callable (x, sigma, labels), as file.py:name or module:name",
+    )
+    base: str | None = Field(
+        None, description="stable_diffusion: folder or hub name (@revision) that is fine-tuned"
+    )
+    caption: Literal["plain", "class"] = Field(
+        "plain", description="stable_diffusion: one prompt for all images, or one per class"
+    )
 
 
 class Train(Settings):
     """Optimisation. Fields in `recorded` say what is kept of a run, not what it computes."""
 
-    recorded: ClassVar[frozenset[str]] = frozenset({"epochs", "ema", "device"})
+    recorded: ClassVar[frozenset[str]] = frozenset({"epochs", "iterations", "ema", "device"})
 
     lr: float = Field(2e-4, gt=0, description="Learning rate of Adam after warm-up")
     batch_size: int = Field(512, ge=1, description="Images per step")
     epochs: float = Field(40000, gt=0, description="Training length in passes over the subset")
+    iterations: int | None = Field(
+        None, ge=1, description="Training length in steps, which then decides train.epochs"
+    )
     warmup_epochs: float = Field(200, ge=0, description="Ramp of learning rate and EMA, epochs")
+    warmup_steps: int = Field(0, ge=0, description="Ramp of the learning rate in steps, instead")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning rate after the ramp; others end at 0"
+    )
+    accumulation: int = Field(
+        1, ge=1, description="stable_diffusion: parts of a batch that are computed one by one"
+    )
+    order: Literal["fixed", "shuffled"] = Field(
+        "fixed",
+        description="One order for all epochs, or a new one for each and whole batches only",
+    )
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2 penalty of Adam")
     ema: float = Field(0.99929, ge=0, lt=1, description="Final EMA rate per step")
+    ema_ramp: Literal["epochs", "steps", "none"] = Field(
+        "epochs",
+        description="EMA rate before its final value: the half-life grows over the warm-up, "
+        "(1 + s) / (10 + s) after s steps, or the final rate from the initial weights on",
+    )
     seed: int = Field(
         1024, ge=0, lt=2**32, description="Seed of initialisation, noise and data order"
     )
@@ -129,13 +173,23 @@ class Eval(Settings):
     """How checkpoints are sampled."""
 
     num_samples: int = Field(10000, ge=1, description="Images per checkpoint")
-    steps: int = Field(18, ge=2, description="Noise levels of the Heun sampler")
+    sampler: Literal["heun", "ancestral", "ddim"] = Field(
+        "heun", description="Sampler; a discrete process takes ancestral or ddim"
+    )
+    steps: int = Field(18, ge=2, description="Noise levels of the sampler")
     sigma_max: float = Field(80.0, gt=0, description="First noise level, in image units [-1, 1]")
     sigma_min: float | None = Field(
         None, gt=0, description="Last noise level; null is 0.002, and 0.02 under VE"
     )
     rho: float = Field(7.0, gt=0, description="Exponent of the noise levels")
     seed: int = Field(0, ge=0, description="Seed of image 0; image i has seed + i")
+    label: Literal["drawn", "data", "dummy"] = Field(
+        "drawn", description="Labels of the samples: drawn, or all that of the data or the dummies"
+    )
+    rounding: Literal["floor", "round"] = Field(
+        "floor", description="Grey levels of a discrete process's samples; floor as published"
+    )
+    guidance: float = Field(7.5, ge=0, description="stable_diffusion: classifier-free guidance")
     snapshots: Snapshots = Field(
         "published",
         description="Evaluated checkpoints: every 2.5 million images as published, or so many, "
@@ -169,7 +223,12 @@ def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 DEFAULTS = flatten(Recipe())
-TEXTS = ("data.dataset", "data.path", "model.skip_mask")  # also when they look like numbers
+TEXTS = (
+    "data.dataset",
+    "data.path",
+    "data.only_class",
+    "model.skip_mask",
+)  # also when they look like numbers
 
 
 def parse_recipe(settings: Mapping[str, Any], where: str) -> Recipe:
