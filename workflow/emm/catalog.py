@@ -25,7 +25,7 @@ from emm.expansion import (
     transform,
 )
 from emm.filters import parse_filter, shows, value_of
-from emm.ids import evaluation_settings, identity, run_id, source_id, subset_id
+from emm.ids import dummy_settings, evaluation_settings, identity, run_id, source_id, subset_id
 from emm.resolve import resolve
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.train.schedules import evaluated_steps
@@ -101,6 +101,12 @@ class Run:
     def source_id(self) -> str:
         """Id of the data source."""
         return source_id(self.settings)
+
+    @cached_property
+    def dummy_id(self) -> str | None:
+        """Id of the source of its dummies; None without dummies."""
+        settings = dummy_settings(self.settings)
+        return source_id(settings) if settings else None
 
 
 @dataclass(frozen=True)
@@ -189,9 +195,11 @@ class Catalog:
         return {run.subset_id: run for run in self.runs.values()}
 
     @cached_property
-    def sources(self) -> dict[str, Run]:
-        """A run of each source, by source id."""
-        return {run.source_id: run for run in self.runs.values()}
+    def sources(self) -> dict[str, Mapping[str, Any]]:
+        """Settings that have each source, or its dummies, by source id."""
+        runs = self.runs.values()
+        dummies = {run.dummy_id: dummy_settings(run.settings) for run in runs if run.dummy_id}
+        return {run.source_id: run.settings for run in runs} | dummies
 
     def only(self, experiment: str) -> Config:
         """The config of one experiment alone: whatever else is selected does not change it."""

@@ -114,15 +114,22 @@ def _check_data(settings: dict[str, Any], cache: Path, threads: int) -> None:
 
 
 @app.command()
-def subset(source: Path, set: Set = [], *, output: Output) -> None:  # noqa: B006
-    """Choose the training set of a run from a source: images, resolution and labels."""
+def subset(
+    source: Path,
+    set: Set = [],  # noqa: B006
+    *,
+    dummies: Annotated[Path | None, typer.Option(help="Source of data.dummy.")] = None,
+    output: Output,
+) -> None:
+    """Choose the training set of a run from a source: images, resolution, labels, dummies."""
     from emm.data.stage import build_subset, read_source, write_subset
 
     s = settings_from(set)
     chosen = build_subset(
         read_source(source),
         size=s["data.size"],
-        num_classes=s["data.num_classes"],
+        num_classes=None if s["data.only_class"] else s["data.num_classes"],
+        only_class=s["data.only_class"],
         alpha=s["data.alpha"],
         selection=s["data.selection"],
         selection_seed=s["data.seed"],
@@ -130,6 +137,8 @@ def subset(source: Path, set: Set = [], *, output: Output) -> None:  # noqa: B00
         label_kind=s["labels.kind"],
         label_classes=s["labels.num_classes"] or None,
         label_seed=s["labels.seed"],
+        dummies=None if dummies is None else read_source(dummies),
+        dummy_size=s["data.dummy_size"],
     )
     write_subset(output, chosen)
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from emm.data.catalogue import source_info
-from emm.spec import RECIPE_VERSION, Train, differing, digest
+from emm.limits import UNETS
+from emm.spec import DEFAULTS, RECIPE_VERSION, Train, differing, digest
 
-GENERATED = ("data.seed", "data.cross_width", "data.cross_position", "data.cross_margin")
-SOURCE_KEYS = ("data.dataset", "data.path", *GENERATED)
+CROSS = ("data.cross_width", "data.cross_position", "data.cross_margin")
+SOURCE_KEYS = ("data.dataset", "data.path", "data.seed", *CROSS)
 RECORDED = tuple(f"train.{name}" for name in sorted(Train.recorded))
+UNSCHEDULED = tuple(key for key in RECORDED if key != "train.epochs")
 EVALUATION_KEYS = ("eval", "train.epochs", "train.ema")
 
 
@@ -22,6 +24,14 @@ def _reduced_to(settings: Mapping[str, Any]) -> list[str]:
     return ["data.resolution"] if source_info(settings["data.dataset"]).reduced else []
 
 
+def dummy_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the source of a run's dummies; None without dummies."""
+    if not settings["data.dummy_size"]:
+        return None
+    defaults = {key: DEFAULTS[key] for key in ("data.path", *CROSS)}
+    return {**settings, **defaults, "data.dataset": settings["data.dummy"]}
+
+
 def subset_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a training set and differ from their defaults."""
     return differing(settings, ("data", "labels"))
@@ -33,17 +43,26 @@ def evaluation_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a training's trajectory and differ from their defaults."""
+    """The settings that decide a training's trajectory and differ from their defaults.
+
+    Its length belongs to them where the learning rate depends on it.
+    """
     groups = ("data", "labels", "model", "train")
-    return {k: v for k, v in differing(settings, groups).items() if k not in RECORDED}
+    recorded = RECORDED if settings["train.lr_schedule"] == "constant" else UNSCHEDULED
+    return {k: v for k, v in differing(settings, groups).items() if k not in recorded}
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
     """Readable slug and hash of a run."""
     s = settings
-    network = f"c{s['model.channels']}b{s['model.num_blocks']}"
-    parts = [_subset_slug(s), s["model.arch"], "" if s["model.arch"] == "optimum" else network]
+    network = f"c{s['model.channels']}b{s['model.num_blocks']}" if is_unet(s) else ""
+    parts = [_subset_slug(s), s["model.arch"].replace("_", "-"), network]
     return "-".join([*filter(None, parts), digest([RECIPE_VERSION, identity(s)])])
+
+
+def is_unet(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's network is one of ours, with channels and blocks."""
+    return settings["model.arch"] in UNETS
 
 
 def _subset_slug(s: Mapping[str, Any]) -> str:
@@ -52,7 +71,10 @@ def _subset_slug(s: Mapping[str, Any]) -> str:
     kind = labels.get(s["labels.kind"], s["labels.kind"])
     alpha = s.get("data.alpha")
     blend = "" if alpha is None else f"a{alpha:g}"
-    parts = [s["data.dataset"], resolution, f"n{s['data.size']}", blend, kind]
+    dummies = f"dummies{s['data.dummy_size']}" if s["data.dummy_size"] else ""
+    only = (s["data.only_class"] or "").replace(" ", "-").replace("/", "-")
+    size = f"n{s['data.size']}"
+    parts = [s["data.dataset"], only, resolution, size, blend, dummies, kind]
     return "-".join(filter(None, parts))
 
 

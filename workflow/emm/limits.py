@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from emm.errors import UserError
 
+UNETS = ("ddpmpp", "ncsnpp", "iddpm")  # values of model.arch that are networks of ours
 MAX_GROUPS, MIN_GROUP_CHANNELS = 32, 4
 
 
@@ -28,18 +29,38 @@ def check_network(
     _check_widths(channels, channel_mult)
     if resolution is not None:
         _check_resolution(resolution, levels)
-    for level in attention_levels:
-        if not 1 <= level <= levels:
-            raise UserError(
-                f"model.attention_levels: level {level} does not exist; model.channel_mult has "
-                f"levels 1 (full resolution) to {levels}"
-            )
+    _check_attention(attention_levels, levels)
     length = levels * (num_blocks + 1)
     if skip_mask != "all" and (len(skip_mask) != length or set(skip_mask) - set("01")):
         raise UserError(
             f"model.skip_mask: {skip_mask!r} is not {length} characters 0 or 1, one per skip of "
             f"{levels} levels with {num_blocks} blocks"
         )
+
+
+def check_iddpm(
+    *,
+    resolution: int | None,
+    channels: int,
+    channel_mult: Sequence[int],
+    num_blocks: int,
+    attention_levels: Sequence[int],
+    heads: int,
+) -> None:
+    """UserError for settings of the IDDPM U-Net that do not fit together."""
+    if num_blocks < 1:
+        raise UserError(f"model.num_blocks: {num_blocks} blocks per level; use at least 1")
+    if not channel_mult:
+        raise UserError("model.channel_mult: the list is empty; give one number per level")
+    if resolution is not None:
+        _check_resolution(resolution, len(channel_mult))
+    _check_attention(attention_levels, len(channel_mult))
+    for mult in channel_mult:
+        if channels * mult % heads or channels % 2:
+            raise UserError(
+                f"model.channels {channels} times {mult} does not divide into {heads} heads, or "
+                f"is odd; make model.channels a multiple of {max(heads, 2)}"
+            )
 
 
 def norm_groups(channels: int) -> int:
@@ -62,6 +83,15 @@ def _check_widths(channels: int, channel_mult: Sequence[int]) -> None:
     joined = [a + b for a, b in itertools.pairwise([1, *channel_mult])]
     for multiple in (*channel_mult, *joined, *(2 * multiple for multiple in channel_mult)):
         norm_groups(channels * multiple)
+
+
+def _check_attention(attention_levels: Sequence[int], levels: int) -> None:
+    for level in attention_levels:
+        if not 1 <= level <= levels:
+            raise UserError(
+                f"model.attention_levels: level {level} does not exist; model.channel_mult has "
+                f"levels 1 (full resolution) to {levels}"
+            )
 
 
 def _check_resolution(resolution: int, levels: int) -> None:

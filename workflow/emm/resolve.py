@@ -5,8 +5,11 @@ from typing import Any
 
 from emm.data.catalogue import SOURCES, SourceInfo, check_subset, source_info
 from emm.errors import UserError
-from emm.limits import check_network
+from emm.limits import UNETS, check_iddpm, check_network
 from emm.spec import DEFAULTS
+from emm.train.schedules import respaced, training_size
+
+SAMPLERS = {"iddpm": ("ancestral", "ddim"), "stable_diffusion": ("ddim",)}  # others: heun
 
 
 def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
@@ -20,16 +23,19 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
         check_subset(
             settings["data.dataset"],
             size=settings["data.size"],
-            num_classes=settings["data.num_classes"],
+            num_classes=settings["data.num_classes"] if _only(settings) is None else None,
+            only_class=_only(settings),
             alpha=settings["data.alpha"],
             selection=settings["data.selection"],
             resolution=settings["data.resolution"],
             label_kind=settings["labels.kind"],
         )
         _check_path(settings, info)
-        if settings["model.arch"] != "optimum":
-            _check_network(settings, settings["data.resolution"] or info.resolution)
+        _check_dummies(settings)
+        _check_network(settings, settings["data.resolution"] or info.resolution)
+        _check_sampling(settings)
         settings["labels.num_classes"] = label_classes(settings)
+        _fix_length(settings)
         return _canonical(settings)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
@@ -40,9 +46,19 @@ def fill(settings: dict[str, Any]) -> SourceInfo:
     info = source_info(settings["data.dataset"])
     if settings["data.size"] is None and not info.blends:
         settings["data.size"] = info.size
+    if _only(settings) is not None:
+        if settings["data.num_classes"] not in (None, 1):
+            raise UserError(
+                "data.num_classes: one class is chosen by data.only_class; leave it out"
+            )
+        settings["data.num_classes"] = 1
     if settings["data.num_classes"] is None and info.classes:
         settings["data.num_classes"] = info.classes
     return info
+
+
+def _only(settings: Mapping[str, Any]) -> str | None:
+    return settings["data.only_class"]
 
 
 def _check_alpha(settings: Mapping[str, Any], info: SourceInfo) -> None:
@@ -65,10 +81,62 @@ def _check_path(settings: Mapping[str, Any], info: SourceInfo) -> None:
         raise UserError(f"data.path: goes with data.dataset {takers}; null for {dataset}")
 
 
+def _check_dummies(settings: Mapping[str, Any]) -> None:
+    dummy, size = settings["data.dummy"], settings["data.dummy_size"]
+    if not size:
+        return
+    if dummy is None:
+        raise UserError(f"data.dummy_size {size}: name the source of the dummies in data.dummy")
+    info = source_info(dummy)
+    if not info.generated:
+        generated = ", ".join(name for name, other in SOURCES.items() if other.generated)
+        raise UserError(f"data.dummy: {dummy} is not generated; allowed: {generated}")
+    if size > info.size:
+        raise UserError(f"data.dummy_size {size}: {dummy} has {info.size} images")
+    if settings["data.resolution"] is None:
+        raise UserError("data.resolution: needed with data.dummy, which is generated at it")
+    if settings["data.alpha"] is not None:
+        raise UserError("data.dummy: a blend takes none; leave out data.alpha or data.dummy")
+
+
 def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
-    keys = ("channels", "channel_mult", "num_blocks", "attention_levels", "skip_mask")
-    model = {key: settings[f"model.{key}"] for key in keys}
-    check_network(resolution=resolution, **model)
+    arch = settings["model.arch"]
+    if (arch == "iddpm") != (settings["model.precond"] == "cosine") and arch in UNETS:
+        raise UserError(
+            f"model.precond {settings['model.precond']}: model.arch iddpm goes with cosine, and "
+            "cosine with iddpm"
+        )
+    common = ("channels", "channel_mult", "num_blocks", "attention_levels")
+    check, own = (check_iddpm, "heads") if arch == "iddpm" else (check_network, "skip_mask")
+    if arch in UNETS:
+        check(resolution=resolution, **{key: settings[f"model.{key}"] for key in (*common, own)})
+
+
+def _check_sampling(settings: Mapping[str, Any]) -> None:
+    """What the sampler needs of the network, and the labels that are asked for of the subset."""
+    sampler, arch, steps = (settings[k] for k in ("eval.sampler", "model.arch", "eval.steps"))
+    allowed = SAMPLERS.get(arch, ("heun",))
+    if sampler not in allowed:
+        raise UserError(f"eval.sampler {sampler}: {arch} is sampled by {' or '.join(allowed)}")
+    if arch == "iddpm":
+        respaced(settings["model.diffusion_steps"], f"{'ddim' * (sampler == 'ddim')}{steps}")
+    label = settings["eval.label"]
+    if label != "drawn" and settings["labels.kind"] != "true":
+        raise UserError(f"eval.label {label}: goes with labels.kind true; else use drawn")
+    if label == "dummy" and not settings["data.dummy_size"]:
+        raise UserError("eval.label dummy: the training set has no dummies")
+
+
+def _fix_length(settings: dict[str, Any]) -> None:
+    """train.epochs from train.iterations; whole batches need a whole batch of images."""
+    size, batch = training_size(settings), settings["train.batch_size"]
+    if settings["train.iterations"] is not None:
+        settings["train.epochs"] = settings["train.iterations"] * batch / size
+    if settings["train.order"] == "shuffled" and batch > size:
+        raise UserError(
+            f"train.batch_size {batch}: train.order shuffled takes whole batches, of {size} images "
+            "there is none; use a smaller batch, or order fixed"
+        )
 
 
 def label_classes(settings: Mapping[str, Any]) -> int:
@@ -82,10 +150,23 @@ def label_classes(settings: Mapping[str, Any]) -> int:
                 f"labels.num_classes {given}: random labels have from 1 to data.size = {size}"
             )
         return given
-    implied = {"none": 0, "unique": size, "true": settings["data.num_classes"] or given}[kind]
+    if kind == "true":
+        return _true_classes(settings, given)
+    implied = {"none": 0, "unique": size and training_size(settings)}[kind]
     if given not in (0, implied):
         raise UserError(f"labels.num_classes {given}: {kind} labels have {implied}")
     return implied or 0
+
+
+def _true_classes(settings: Mapping[str, Any], given: int) -> int:
+    """Width of the label input; a wider one than there are classes has rows that nothing trains."""
+    classes = settings["data.num_classes"]
+    if not classes:
+        return given
+    needed = classes + bool(settings["data.dummy_size"])
+    if given and given < needed:
+        raise UserError(f"labels.num_classes {given}: the training set has {needed} classes")
+    return given or needed
 
 
 def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +175,8 @@ def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
         training = (key for key in DEFAULTS if key.startswith(("model.", "train.")))
         settings |= {key: DEFAULTS[key] for key in training if key != "model.arch"}
         settings |= {"eval.snapshots": DEFAULTS["eval.snapshots"]}
+    if not settings["data.dummy_size"]:
+        settings["data.dummy"] = None
     for key, has_effect in _optional(settings).items():
         settings[key] = settings[key] if has_effect else DEFAULTS[key]
     levels = len(settings["model.channel_mult"])
@@ -105,12 +188,27 @@ def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
 def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
     """Settings that only some runs heed, and whether this one does."""
     mondrian = settings["data.dataset"] == "mondrian"
-    generated = source_info(settings["data.dataset"]).generated
+    sources = {settings["data.dataset"], settings["data.dummy"]} - {None}
+    generated = any(source_info(name).generated for name in sources)
+    iddpm = settings["model.arch"] == "iddpm"
+    diffusers = settings["model.arch"] == "stable_diffusion"
     return {
         "data.seed": generated or settings["data.selection"] == "random",
         "data.cross_width": mondrian,
         "data.cross_position": mondrian,
         "data.cross_margin": mondrian and settings["data.cross_position"] == "random",
         "labels.seed": settings["labels.kind"] == "random",
-        "model.fourier_scale": settings["model.time_embedding"] == "fourier",
+        "model.fourier_scale": settings["model.time_embedding"] == "fourier" and not iddpm,
+        "model.time_embedding": not iddpm,
+        "model.skip_mask": not iddpm,
+        "model.heads": iddpm,
+        "model.diffusion_steps": iddpm,
+        "model.base": diffusers,
+        "model.caption": diffusers,
+        "train.accumulation": diffusers,
+        "eval.rounding": iddpm,
+        "eval.guidance": diffusers,
+        "eval.sigma_max": not iddpm,
+        "eval.sigma_min": not iddpm,
+        "eval.rho": not iddpm,
     }

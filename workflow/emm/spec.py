@@ -28,13 +28,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def _snapshots(value: Any) -> Any:
-    if value == "published" or (type(value) is int and value >= 1):
+    if value in ("published", "log") or (type(value) is int and value >= 1):
         return value
-    raise PydanticCustomError("snapshots", "Input should be 'published' or an integer from 1")
+    allowed = "Input should be 'published', 'log' or an integer from 1"
+    raise PydanticCustomError("snapshots", allowed)
 
 
 Snapshots = Annotated[
-    Literal["published"] | Annotated[int, Field(ge=1)], BeforeValidator(_snapshots)
+    Literal["published", "log"] | Annotated[int, Field(ge=1)], BeforeValidator(_snapshots)
 ]
 
 
@@ -192,8 +193,8 @@ class Eval(Settings):
     guidance: float = Field(7.5, ge=0, description="stable_diffusion: classifier-free guidance")
     snapshots: Snapshots = Field(
         "published",
-        description="Evaluated checkpoints: every 2.5 million images as published, or so many, "
-        "evenly spaced",
+        description="Evaluated checkpoints: every 2.5 million images as published, the end and "
+        "earlier ones at distances of sqrt(2) for log, or so many, evenly spaced",
     )
 
 

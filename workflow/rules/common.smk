@@ -62,11 +62,17 @@ def options(settings):
 
 def folders(wildcards):
     """A folder of images and its sub-folders, whose times tell that images came or went."""
-    settings = CATALOG.sources[wildcards.source].settings
+    settings = CATALOG.sources[wildcards.source]
     if settings["data.dataset"] != "folder":
         return []
     path = Path(settings["data.path"])
     return [path, *(entry for entry in sorted(path.glob("*/")) if entry.is_dir())]
+
+
+def dummies(wildcards):
+    """The source of the dummies in a subset, if it has any."""
+    source = CATALOG.subsets[wildcards.subset].dummy_id
+    return [f"{ROOT}/sources/{source}.npz"] if source else []
 
 
 def results_of(experiment):

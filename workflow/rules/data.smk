@@ -16,7 +16,7 @@ rule data:
         runtime=60,
     params:
         settings=lambda w: options(
-            ids.source_settings(CATALOG.sources[w.source].settings)
+            ids.source_settings(CATALOG.sources[w.source])
         ),
         cache=lambda w, output: CATALOG.config.cache,  # reruns nothing
     shell:

@@ -1,10 +1,11 @@
-# In:  a source. Out: {subset}.npz, the training set of a run: images at the run's resolution, and
+# In:  a source, and one of dummies where there are any. Out: {subset}.npz, the training set of a run: images at the run's resolution, and
 # the labels that its network is told.
 
 
 rule subset:
     input:
-        lambda w: f"{ROOT}/sources/{CATALOG.subsets[w.subset].source_id}.npz",
+        source=lambda w: f"{ROOT}/sources/{CATALOG.subsets[w.subset].source_id}.npz",
+        dummies=dummies,
     output:
         f"{ROOT}/subsets/{{subset}}.npz",
     log:
@@ -17,10 +18,12 @@ rule subset:
         settings=lambda w: options(
             ids.subset_settings(CATALOG.subsets[w.subset].settings)
         ),
+        dummies=lambda w, input: [f"--dummies={path}" for path in input.dummies],
     shell:
         """
-        emm subset {input:q} \
+        emm subset {input.source:q} \
             {params.settings:q} \
+            {params.dummies:q} \
             --output {output:q} \
             2>{log:q}
         """

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from emm.diffusion.discrete import DiscreteDiffusion, cosine_betas, grey_levels, respaced
+from emm.diffusion.discrete import DiscreteDiffusion, cosine_betas, grey_levels
+from emm.train.schedules import respaced
 from emm.errors import UserError
 
 PUBLISHED = DiscreteDiffusion.cosine(4000)

@@ -27,8 +27,8 @@ class SourceInfo:
     resolution: height and width in pixels; channels: 1 or 3; size: images, for a generated
     source the default number. class_names and class_counts (images per class) are empty when
     the source has no classes. takes_path: files may lie at data.path. blends: the two classes are
-    mixed by data.alpha. reduced: images are brought to data.resolution while they are read, so
-    that it belongs to the source.
+    mixed by data.alpha. reduced: images are brought to data.resolution while they are read or
+    generated, so that it belongs to the source.
     """
 
     resolution: int | None
@@ -63,9 +63,15 @@ SOURCES = {
     ),
     "ffhq": SourceInfo(1024, 3, 10_000, takes_path=True, reduced=True),
     "folder": SourceInfo(None, None, None, None, None, takes_path=True),
-    "gaussian_mixture": SourceInfo(32, 3, 10_000, generated=True),
-    "mondrian": SourceInfo(32, 3, 10_000, generated=True),
-    "random_ink": SourceInfo(32, 3, 10_000, generated=True),
+}
+SOURCES |= {
+    name: SourceInfo(None, 3, size, (name,), (size,), generated=True, reduced=True)
+    for name, size in [
+        ("flat", 20_000),
+        ("gaussian_mixture", 20_000),
+        ("mondrian", 10_000),
+        ("random_ink", 10_000),
+    ]
 }
 
 
@@ -81,16 +87,13 @@ def check_subset(
     *,
     size: int | None,
     num_classes: int | None = None,
+    only_class: str | None = None,
     alpha: float | None = None,
     selection: str = "balanced_prefix",
     resolution: int | None = None,
     label_kind: str = "none",
-    source_size: int | None = None,
 ) -> None:
-    """UserError when the subset cannot be made; what only the files tell is left to the stage.
-
-    source_size: images of a generated source, if other than the default.
-    """
+    """UserError when the subset cannot be made; what only the files tell is left to the stage."""
     info = source_info(dataset)
     if resolution and info.resolution and resolution > info.resolution:
         raise UserError(too_large(resolution, info.resolution))
@@ -98,9 +101,21 @@ def check_subset(
         raise UserError(no_resolution(dataset))
     if label_kind == "true" and info.classes == 0:
         raise UserError(f"labels.kind true: {dataset} has no classes")
-    if info.class_counts is not None:
-        available = source_size if info.generated and source_size else info.size
-        shares(size, info.class_counts, available, num_classes, selection, alpha)
+    if info.class_counts is None:
+        return
+    counts, available = info.class_counts, info.size
+    if only_class is not None:
+        counts = (info.class_counts[class_number(only_class, info.class_names)],)
+        available = counts[0]
+    shares(size, counts, available, num_classes, selection, alpha)
+
+
+def class_number(name: str, class_names: Sequence[str] | None) -> int:
+    """Position of a class; UserError with the known ones for any other."""
+    if name not in (class_names or ()):
+        known = ", ".join(class_names or ()) or "none"
+        raise UserError(f"data.only_class: no class {name!r}; the source has {known}")
+    return list(class_names).index(name)
 
 
 def shares(
@@ -200,5 +215,6 @@ def too_large(resolution: int, native: int) -> str:
 
 
 def no_resolution(dataset: str) -> str:
-    """The message for a source that cannot be kept at the resolution of its files."""
-    return f"data.resolution: needed for {dataset}, which is reduced while it is read; set 64, say"
+    """The message for a source that has no resolution of its own, or too large a one."""
+    how = "generated" if SOURCES[dataset].generated else "reduced while it is read"
+    return f"data.resolution: needed for {dataset}, which is {how}; set 64, say"

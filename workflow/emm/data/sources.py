@@ -81,10 +81,10 @@ def load_source(
     """The source called `dataset` in catalogue.SOURCES.
 
     path: local copy of cifar10 or ffhq, ImageNet's folders for cifar10_imagenet_dog, or what
-    `folder` reads; cache: folder for downloads and supplied data; resolution: of ffhq; threads:
-    that read large images; size, seed: of generated sources, by default as many images as the
-    catalogue says; cross_width, cross_position, margin: of mondrian. Every source ignores what is
-    not for it.
+    `folder` reads; cache: folder for downloads and supplied data; resolution: of ffhq and of
+    generated images, which have 32 pixels by default; threads: that read large images; size, seed:
+    of generated sources, by default as many images as the catalogue says; cross_width,
+    cross_position, margin: of mondrian. Every source ignores what is not for it.
     """
     info = source_info(dataset)
     if not info.generated:
@@ -94,8 +94,9 @@ def load_source(
     if count < 1:
         raise UserError(f"{dataset}: cannot generate {count} images")
     cross = {"cross_width": cross_width, "cross_position": cross_position, "margin": margin}
-    images = GENERATORS[dataset](count, seed, **(cross if dataset == "mondrian" else {}))
-    return Source(images, np.full(count, -1))
+    geometry = {"resolution": resolution or 32} | (cross if dataset == "mondrian" else {})
+    images = GENERATORS[dataset](count, seed, **geometry)
+    return Source(images, np.zeros(count, np.int64), info.class_names)
 
 
 def _digits(place: Place) -> Source:
@@ -205,6 +206,7 @@ LOADERS: dict[str, Callable[[Place], Source]] = {
     "folder": _folder,
 }
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {
+    "flat": synthetic.flat,
     "gaussian_mixture": synthetic.gaussian_mixture,
     "mondrian": synthetic.mondrian,
     "random_ink": synthetic.random_ink,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emm.data.catalogue import class_number
 from emm.data.labels import SEED, make_labels
 from emm.data.sources import Source
 from emm.data.subsets import resize, select
@@ -18,8 +19,9 @@ class Subset:
 
     images: (N, height, width, channels) uint8; labels: (N,) int64, what the network is told, -1
     when it is told nothing; classes: (N,) int64, true class or -1; index: (N,) int64, row in the
-    source; label_dim: width of the label input, 0 when unconditional. ValueError when these do
-    not fit together.
+    source; label_dim: width of the label input, 0 when unconditional; n_dummy: how many of the
+    last images are dummies, from a source of their own; class_names: of the classes, empty where
+    there are none. ValueError when these do not fit together.
     """
 
     images: np.ndarray
@@ -27,6 +29,8 @@ class Subset:
     classes: np.ndarray
     index: np.ndarray
     label_dim: int
+    n_dummy: int = 0
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8 or not len(self):
@@ -38,9 +42,16 @@ class Subset:
         first, last = (0, self.label_dim - 1) if self.label_dim else (-1, -1)
         if not first <= self.labels.min() <= self.labels.max() <= last:
             raise ValueError(f"labels outside {first}..{last}")
+        if not 0 <= self.n_dummy < len(self):
+            raise ValueError(f"{self.n_dummy} dummies among {len(self)} images")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def is_dummy(self) -> np.ndarray:
+        """Whether each image is a dummy, bool (N,)."""
+        return np.arange(len(self)) >= len(self) - self.n_dummy
 
 
 def build_subset(
@@ -48,6 +59,7 @@ def build_subset(
     *,
     size: int | None = None,
     num_classes: int | None = None,
+    only_class: str | None = None,
     alpha: float | None = None,
     selection: str = "balanced_prefix",
     selection_seed: int = 0,
@@ -55,13 +67,18 @@ def build_subset(
     label_kind: str = "none",
     label_classes: int | None = None,
     label_seed: int = SEED,
+    dummies: Source | None = None,
+    dummy_size: int = 0,
 ) -> Subset:
     """Select, resize and label; see `select`, `resize` and `make_labels` for the settings.
 
     resolution None keeps that of the source. True labels without label_classes are as wide as the
     number of classes that the subset draws from, even if it is too small to hold each of them.
-    UserError if fewer than two images differ: the ratio of distances would mean nothing.
+    The first dummy_size images of `dummies` come after the others and are one further class (Yoon
+    et al. 2023, section 3.2). UserError if fewer than two images of the data differ: the ratio of
+    distances would mean nothing.
     """
+    rows, source = _only(source, only_class)
     index = select(
         source,
         size=size,
@@ -72,14 +89,45 @@ def build_subset(
     )
     images, classes = source.images[index], source.labels[index]
     images = resize(images, resolution or min(images.shape[1:3]))
+    if all(np.array_equal(images[0], image) for image in images[1:]):
+        raise UserError(f"data.size {len(images)}: a subset needs two images that differ")
+    names, index = source.class_names[: num_classes or None], rows[index]
+    if dummies is not None and dummy_size:
+        if not names:
+            names, classes = ("data",), np.zeros_like(classes)
+        images, classes = _with_dummies(images, classes, dummies, dummy_size, len(names))
+        index = np.concatenate([index, np.arange(dummy_size)])
+        names = (*names, *dummies.class_names)
     if label_kind == "true":
-        label_classes = label_classes or num_classes or source.num_classes
+        label_classes = label_classes or len(names)
     labels, label_dim = make_labels(
         label_kind, classes=classes, num_classes=label_classes, seed=label_seed
     )
-    if all(np.array_equal(images[0], image) for image in images[1:]):
-        raise UserError(f"data.size {len(images)}: a subset needs two images that differ")
-    return Subset(images, labels, classes, index, label_dim)
+    return Subset(images, labels, classes, index, label_dim, dummy_size, names)
+
+
+def _only(source: Source, name: str | None) -> tuple[np.ndarray, Source]:
+    """Rows of one class of a source, or of all, and a source of those alone."""
+    if name is None:
+        return np.arange(len(source)), source
+    rows = np.flatnonzero(source.labels == class_number(name, source.class_names))
+    return rows, Source(source.images[rows], np.zeros(len(rows), np.int64), (name,))
+
+
+def _with_dummies(
+    images: np.ndarray, classes: np.ndarray, dummies: Source, size: int, label: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and classes, followed by the first dummies, all of class `label`."""
+    if size > len(dummies):
+        raise UserError(f"data.dummy_size {size}: the source of dummies has {len(dummies)} images")
+    added = resize(dummies.images[:size], images.shape[1])
+    if added.shape[3] == 3 and images.shape[3] == 1:
+        added = added[..., :1]  # of generated images each channel has the same distribution
+    if added.shape[1:] != images.shape[1:]:
+        raise UserError(
+            f"data.dummy: dummies of shape {added.shape[1:]} among images of {images.shape[1:]}"
+        )
+    return np.concatenate([images, added]), np.append(classes, np.full(size, label))
 
 
 def write_source(path: Path | str, source: Source) -> None:
@@ -105,7 +153,8 @@ def write_subset(path: Path | str, subset: Subset) -> None:
     """Write a subset as .npz, atomically."""
     names = ("images", "labels", "classes", "index")
     arrays = {name: getattr(subset, name) for name in names}
-    write_arrays(path, {**arrays, "label_dim": np.int64(subset.label_dim)})
+    counts = {name: np.int64(getattr(subset, name)) for name in ("label_dim", "n_dummy")}
+    write_arrays(path, {**arrays, **counts, "class_names": np.array(subset.class_names, np.str_)})
 
 
 def read_subset(path: Path | str) -> Subset:
@@ -115,6 +164,8 @@ def read_subset(path: Path | str) -> Subset:
 
 def _subset_of(path: Path) -> Subset:
     arrays = read_arrays(path)
-    label_dim = arrays["label_dim"].item()
     names = ("images", "labels", "classes", "index")
-    return Subset(*(arrays[name] for name in names), label_dim)
+    n_dummy = int(arrays.get("n_dummy", 0))  # older files have none
+    class_names = tuple(arrays["class_names"].tolist()) if "class_names" in arrays else ()
+    label_dim = arrays["label_dim"].item()
+    return Subset(*(arrays[name] for name in names), label_dim, n_dummy, class_names)

@@ -1,4 +1,4 @@
-"""Generated images of Yoon et al. 2023 (Fig. 2): Mondrian, Random Ink, Gaussian mixture.
+"""Generated images of Yoon et al. 2023 (Fig. 2): Mondrian, Random Ink, Gaussian mixture; flat ones.
 
 Images are drawn in blocks of BLOCK, each block whole from its own generator, so that image i
 depends on (seed, i) alone and a longer set begins with every shorter one. All are uint8 of shape
@@ -15,6 +15,7 @@ from emm.seeds import derive
 BLOCK = 64
 MODES = 100
 MODE_SEED = 0  # one set of modes for all runs, whatever their seed
+GREY = 128
 NOISE = 0.5  # standard deviation around a mode, on the [0, 1] scale
 
 
@@ -98,6 +99,11 @@ def random_ink(count: int, seed: int, *, resolution: int = 32) -> np.ndarray:
         return 255 * rng.integers(0, 2, (BLOCK, resolution, resolution, 3), np.uint8)
 
     return _in_blocks(count, resolution, seed, "random_ink", draw)
+
+
+def flat(count: int, seed: int, *, resolution: int = 32) -> np.ndarray:
+    """The same grey image over and over: dummies that take training steps, and no capacity."""
+    return np.full((count, resolution, resolution, 3), GREY, np.uint8)
 
 
 def gaussian_mixture(count: int, seed: int, *, resolution: int = 32) -> np.ndarray:

@@ -12,9 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from emm.errors import UserError
+from torch import Tensor, nn
 
 MAX_BETA = 0.999
 TIME_SCALE = 1000.0  # the network is told t * 1000 / T
@@ -33,26 +31,6 @@ def cosine_betas(steps: int) -> np.ndarray:
 
     parts = np.arange(steps + 1) / steps
     return np.minimum(1 - level(parts[1:]) / level(parts[:-1]), MAX_BETA)
-
-
-def respaced(steps: int, spacing: str) -> list[int]:
-    """Ascending steps 0..steps-1 that are kept.
-
-    spacing: a number N of steps spread evenly from the first to the last, or "ddimN", every
-    k-th step from 0 with the k that gives N of them. Raises UserError where there is none.
-    """
-    number = spacing.removeprefix("ddim")
-    count = int(number) if number.isdecimal() else 0
-    if not 1 <= count <= steps:
-        raise UserError(f"spacing {spacing!r}: use a number from 1 to {steps}, or ddim and one")
-    if not spacing.startswith("ddim"):
-        gap = (steps - 1) / (count - 1) if count > 1 else 0
-        return [round(index * gap) for index in range(count)]
-    for stride in range(1, steps + 1):
-        kept = range(0, steps, stride)
-        if len(kept) == count:
-            return list(kept)
-    raise UserError(f"spacing {spacing!r}: no stride keeps {count} of {steps} steps")
 
 
 @dataclass(frozen=True)
@@ -75,6 +53,7 @@ class DiscreteDiffusion:
         steps = len(self.betas)
         self.times = np.arange(steps) * TIME_SCALE / steps if times is None else np.asarray(times)
         self.alpha_bar = np.cumprod(1 - self.betas)
+        self._on_device: dict[tuple[str, torch.device], Tensor] = {}
 
     @classmethod
     def cosine(cls, steps: int = 4000) -> "DiscreteDiffusion":
@@ -89,6 +68,34 @@ class DiscreteDiffusion:
     def __len__(self) -> int:
         return len(self.betas)
 
+    def time(self, step: Tensor) -> Tensor:
+        """What the network is told at steps (B,), float32."""
+        return self._at("time", step).flatten()
+
+    @cached_property
+    def tables(self) -> dict[str, np.ndarray]:
+        """What the formulas below need at each step, float64."""
+        bar, before = self.alpha_bar, self.alpha_bar_before
+        return {
+            "time": self.times,
+            "signal": np.sqrt(bar),
+            "noise": np.sqrt(1 - bar),
+            "inverse_signal": np.sqrt(1 / bar),
+            "noise_to_signal": np.sqrt(1 / bar - 1),
+            "mean_of_clean": self.betas * np.sqrt(before) / (1 - bar),
+            "mean_of_x": (1 - before) * np.sqrt(1 - self.betas) / (1 - bar),
+            "log_beta": np.log(self.betas),
+            "log_posterior_variance": np.log(self.posterior_variance),
+        }
+
+    def _at(self, name: str, step: Tensor) -> Tensor:
+        """Entries of a table at steps (B,), as float32 that broadcasts over images."""
+        key = (name, step.device)
+        if key not in self._on_device:
+            values = torch.from_numpy(np.asarray(self.tables[name], np.float32))
+            self._on_device[key] = values.to(step.device)
+        return self._on_device[key][step].view(-1, 1, 1, 1)
+
     @cached_property
     def alpha_bar_before(self) -> np.ndarray:
         """alpha_bar of the step before; 1 before the first."""
@@ -102,23 +109,15 @@ class DiscreteDiffusion:
 
     def noised(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
         """x_t of clean images and noise (B, C, H, W) at steps (B,)."""
-        return (
-            _at(np.sqrt(self.alpha_bar), step, clean) * clean
-            + _at(np.sqrt(1 - self.alpha_bar), step, clean) * noise
-        )
+        return self._at("signal", step) * clean + self._at("noise", step) * noise
 
     def clean(self, x: Tensor, noise: Tensor, step: Tensor) -> Tensor:
         """x_0 of x_t and its noise."""
-        return (
-            _at(np.sqrt(1 / self.alpha_bar), step, x) * x
-            - _at(np.sqrt(1 / self.alpha_bar - 1), step, x) * noise
-        )
+        return self._at("inverse_signal", step) * x - self._at("noise_to_signal", step) * noise
 
     def posterior_mean(self, clean: Tensor, x: Tensor, step: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0)."""
-        of_clean = self.betas * np.sqrt(self.alpha_bar_before) / (1 - self.alpha_bar)
-        of_x = (1 - self.alpha_bar_before) * np.sqrt(1 - self.betas) / (1 - self.alpha_bar)
-        return _at(of_clean, step, x) * clean + _at(of_x, step, x) * x
+        return self._at("mean_of_clean", step) * clean + self._at("mean_of_x", step) * x
 
     def predict(self, output: Tensor, x: Tensor, step: Tensor, clip: bool = True) -> Prediction:
         """What a network's output (B, 2 C, H, W) says of x_t at steps (B,).
@@ -129,8 +128,8 @@ class DiscreteDiffusion:
         clean = self.clean(x, noise, step)
         clean = clean.clamp(-1, 1) if clip else clean
         part = (between + 1) / 2
-        highest = _at(np.log(self.betas), step, x)
-        lowest = _at(np.log(self.posterior_variance), step, x)
+        highest = self._at("log_beta", step)
+        lowest = self._at("log_posterior_variance", step)
         log_variance = part * highest + (1 - part) * lowest
         return Prediction(clean, self.posterior_mean(clean, x, step), log_variance)
 
@@ -148,7 +147,7 @@ class DiscreteDiffusion:
         predicted, between = output.chunk(2, dim=1)
         found = self.predict(torch.cat([predicted.detach(), between], dim=1), x, step, clip=False)
         true_mean = self.posterior_mean(clean, x, step)
-        true_log = _at(np.log(self.posterior_variance), step, x)
+        true_log = self._at("log_posterior_variance", step)
         divergence = _normal_divergence(true_mean, true_log, found.mean, found.log_variance)
         likelihood = _grey_level_log_likelihood(clean, found.mean, found.log_variance / 2)
         first = (step == 0).view(-1, 1, 1, 1)
@@ -189,16 +188,44 @@ class DiscreteDiffusion:
         return self.predict(network(x, time, labels), x, step)
 
 
+class DiscreteDenoiser(nn.Module):
+    """A network of a discrete process, as it is trained and sampled.
+
+    `precision` runs the network alone under autocast ("bf16", "fp16") or not ("fp32").
+    """
+
+    def __init__(self, network: nn.Module, steps: int, precision: str = "fp32") -> None:
+        super().__init__()
+        self.network = network
+        self.process = DiscreteDiffusion.cosine(steps)
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's output, fp32, for images x (B, C, H, W) at times (B,) in 0..1000."""
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.dtype is None:
+            return self.network(x, time, labels)
+        with torch.autocast(x.device.type, dtype=self.dtype):
+            return self.network(x, time, labels).float()
+
+    def draw_level(self, count: int, generator: torch.Generator) -> Tensor:
+        """Steps (count,) of a training batch, uniform."""
+        return torch.randint(
+            len(self.process), (count,), generator=generator, device=generator.device
+        )
+
+    def loss(self, images: Tensor, labels: Tensor | None, noise: Tensor, level: Tensor) -> Tensor:
+        """Hybrid loss at steps `level` (B,), mean over the batch."""
+        time = self.process.time(level)
+        output = self(self.process.noised(images, noise, level), time, labels)
+        return self.process.loss(output, images, noise, level).mean()
+
+
 def grey_levels(x: Tensor, rounding: str = "floor") -> Tensor:
     """Images in [-1, 1] as uint8: "floor" as published, or "round", exact on all 256 levels."""
     levels = ((x + 1) * 127.5).clamp(0, 255)
     return (levels.round() if rounding == "round" else levels).to(torch.uint8)
-
-
-def _at(table: np.ndarray, step: Tensor, like: Tensor) -> Tensor:
-    """Entries of a float64 table at steps (B,), as float32 that broadcasts over images."""
-    values = torch.from_numpy(np.asarray(table, np.float32)).to(like.device)
-    return values[step].view(-1, 1, 1, 1)
 
 
 def _normal_divergence(mean: Tensor, log: Tensor, other_mean: Tensor, other_log: Tensor) -> Tensor:

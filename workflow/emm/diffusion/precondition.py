@@ -150,6 +150,10 @@ class Denoiser(nn.Module):
         output = self.raw(x, sigma, labels)
         return c_skip.view(-1, 1, 1, 1) * x + c_out.view(-1, 1, 1, 1) * output
 
+    def draw_level(self, count: int, generator: torch.Generator) -> Tensor:
+        """Noise levels (count,) of a training batch."""
+        return self.precond.draw_sigma(count, generator)
+
     def loss(self, images: Tensor, labels: Tensor | None, noise: Tensor, sigma: Tensor) -> Tensor:
         """lambda(sigma) (D - y)^2 summed over channels and pixels, mean over the batch.
 

@@ -1,5 +1,6 @@
 """Sampling as a stage: the checkpoints of a run in, uint8 images out."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -12,17 +13,21 @@ from torch import Tensor
 
 from emm.data.stage import Subset, read_subset
 from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.discrete import grey_levels
 from emm.diffusion.optimum import Optimum
 from emm.diffusion.precondition import PRECONDITIONINGS, karras_sigmas, to_uint8, to_unit
 from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
 from emm.files import read_arrays, write_arrays, write_text
+from emm.seeds import derive
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
 from emm.train.device import as_tensors, build_denoiser, choose_device
 from emm.train.progress import Progress
-from emm.train.schedules import epoch_of, evaluated_steps
+from emm.train.schedules import epoch_at, evaluated_steps, respaced
 from emm.train.stage import OPTIMUM, read_run, require_fit
+
+NOISE_BLOCK = 64
 
 
 def sample_run(
@@ -59,8 +64,8 @@ def sample_run(
                 images = sample(denoiser, noise, labels, recipe, device, batch_size, progress)
             extra = {} if labels is None else {"labels": labels.numpy()}
             write_arrays(path, {"images": images, "token": np.str_(token), **extra})
-        epoch = epoch_of(step, settings["data.size"], settings["train.batch_size"])
-        entries.append({"step": step, "epoch": epoch, "file": path.name})
+        entry = {"step": step, "epoch": epoch_at(step, settings), "file": path.name}
+        entries.append(entry)
     index = {"run": content["run"], "evaluation": name, "settings": settings}
     write_text(partial / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
     _publish(partial, output, {SAMPLE_INDEX, *(entry["file"] for entry in entries)})
@@ -85,7 +90,8 @@ def _publish(partial: Path, output: Path, names: Set[str]) -> None:
 def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
     """Latents (N, C, H, W) and labels (N,) or None: image i has a CPU generator of its own.
 
-    As published: the latent first, then a label uniform over label_dim, used or not.
+    As published: the latent first, then a label uniform over label_dim, used or not. eval.label
+    asks for that of the data, or of the dummies, instead; the latents stay the same.
     """
     _, height, width, channels = subset.images.shape
     count = recipe.eval.num_samples
@@ -97,7 +103,17 @@ def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
         torch.randn(channels, height, width, generator=generator, out=noise[index])
         if labels is not None:
             labels[index] = torch.randint(subset.label_dim, (), generator=generator)
+    if labels is not None and recipe.eval.label != "drawn":
+        labels.fill_(_only_label(subset, recipe.eval.label))
     return noise, labels
+
+
+def _only_label(subset: Subset, which: str) -> int:
+    """The label of all images of the data, or of the dummies; UserError if they have several."""
+    found = np.unique(subset.labels[subset.is_dummy == (which == "dummy")])
+    if len(found) != 1:
+        raise UserError(f"eval.label {which}: these training images have {len(found)} labels")
+    return int(found[0])
 
 
 def _denoisers(
@@ -145,17 +161,58 @@ def sample(
 ) -> np.ndarray:
     """Images (N, H, W, C) uint8 from latents, by the recipe's sampler.
 
+    denoiser: D(x, sigma, labels), or a DiscreteDenoiser for the samplers of a discrete process.
     `report` is told how many images are done. The last batch is filled up with repetitions: kernels
     round differently for batches of another size, so image i would depend on how many images are
     asked for. Another `batch_size` moves few components, by one grey level.
     """
-    low = recipe.eval.sigma_min or PRECONDITIONINGS[recipe.model.precond].sigma_min
-    sigmas = karras_sigmas(recipe.eval.steps, low, recipe.eval.sigma_max, recipe.eval.rho)
+    draw = _sampler(denoiser, recipe)
     parts = []
     for start in range(0, len(noise), batch_size):
         part = torch.arange(start, start + batch_size).clamp(max=len(noise) - 1)
         chosen = None if labels is None else labels[part].to(device)
-        images = to_uint8(heun(denoiser, noise[part].to(device), sigmas, chosen))
+        images = draw(noise[part].to(device), chosen, part)
         parts.append(images.permute(0, 2, 3, 1).cpu().numpy())
         report(min(start + batch_size, len(noise)))
     return np.concatenate(parts)[: len(noise)]
+
+
+Sampler = Callable[[Tensor, Tensor | None, Tensor], Tensor]
+
+
+def _sampler(denoiser: DenoiserFunction, recipe: Recipe) -> Sampler:
+    """Latents (B, C, H, W), labels and positions (B,) of images to uint8 images."""
+    settings = recipe.eval
+    if settings.sampler == "heun":
+        low = settings.sigma_min or PRECONDITIONINGS[recipe.model.precond].sigma_min
+        sigmas = karras_sigmas(settings.steps, low, settings.sigma_max, settings.rho)
+        return lambda noise, labels, part: to_uint8(heun(denoiser, noise, sigmas, labels))
+    spacing = f"{'ddim' if settings.sampler == 'ddim' else ''}{settings.steps}"
+    process = denoiser.process.keep(respaced(len(denoiser.process), spacing))
+
+    def discrete(noise: Tensor, labels: Tensor | None, part: Tensor) -> Tensor:
+        if settings.sampler == "ddim":
+            images = process.ddim(denoiser, noise, labels)
+        else:
+            images = process.ancestral(denoiser, noise, labels, _noises(settings.seed, part, noise))
+        return grey_levels(images, settings.rounding)
+
+    return discrete
+
+
+def _noises(seed: int, part: Tensor, like: Tensor) -> Iterator[Tensor]:
+    """Noise of each further step for the images at positions `part`, whatever their batch.
+
+    Blocks of NOISE_BLOCK images share a generator on the device of `like`: one for each image
+    would take longer than the network.
+    """
+    generator = torch.Generator(like.device)
+    blocks, place = torch.unique(part // NOISE_BLOCK, return_inverse=True)
+    rows = (place * NOISE_BLOCK + part % NOISE_BLOCK).to(like.device)
+    shape = (NOISE_BLOCK, *like.shape[1:])
+    for step in itertools.count():
+        drawn = []
+        for block in blocks.tolist():
+            generator.manual_seed(derive(seed + block, "sampling", step))
+            drawn.append(torch.randn(shape, generator=generator, device=like.device))
+        yield torch.cat(drawn)[rows]

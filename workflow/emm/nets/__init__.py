@@ -3,6 +3,8 @@
 from typing import Any
 
 from emm.errors import UserError
+from emm.limits import UNETS
+from emm.nets.iddpm import IDDPMUNet
 from emm.nets.unet import UNet
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -10,7 +12,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ncsnpp": {"encoder": "residual", "resample_filter": (1, 3, 3, 1), "time_feature_mult": 2},
 }
 
-__all__ = ["ARCHITECTURES", "UNet", "build"]
+__all__ = ["ARCHITECTURES", "IDDPMUNet", "UNet", "build"]
 
 
 def build(
@@ -20,16 +22,28 @@ def build(
     image_channels: int,
     label_dim: int,
     dropout: float | None = None,
-) -> UNet:
+) -> UNet | IDDPMUNet:
     """Network of the settings `model`; `dropout` overrides that of the settings.
 
-    `model` has the attributes arch, channels, channel_mult, num_blocks, attention_levels,
-    time_embedding, fourier_scale, dropout and skip_mask (bits, or "all"). Weights come from
-    torch's global generator. Raises UserError for an unknown `arch` and for settings that do not
-    fit together.
+    `model` has the attributes arch, channels, channel_mult, num_blocks, attention_levels, dropout,
+    and heads for iddpm, time_embedding, fourier_scale and skip_mask (bits, or "all") for the
+    others. Weights come from torch's global generator. Raises UserError for an unknown `arch` and
+    for settings that do not fit together.
     """
-    if model.arch not in ARCHITECTURES:
-        raise UserError(f"model.arch: {model.arch!r} is unknown; use {' or '.join(ARCHITECTURES)}")
+    if model.arch not in UNETS:
+        raise UserError(f"model.arch: {model.arch!r} is unknown; use {' or '.join(UNETS)}")
+    if model.arch == "iddpm":
+        return IDDPMUNet(
+            resolution=resolution,
+            image_channels=image_channels,
+            channels=model.channels,
+            channel_mult=model.channel_mult,
+            num_blocks=model.num_blocks,
+            attention_levels=model.attention_levels,
+            heads=model.heads,
+            label_dim=label_dim,
+            dropout=model.dropout if dropout is None else dropout,
+        )
     return UNet(
         resolution=resolution,
         image_channels=image_channels,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emm.errors import UserError
+from emm.limits import check_iddpm
 from emm.nets.blocks import full_precision
 
 MAX_GROUPS, NORM_EPS = 32, 1e-5
@@ -42,7 +43,14 @@ class IDDPMUNet(nn.Module):
         learned_variance: bool = True,
     ) -> None:
         super().__init__()
-        _check(resolution, channels, channel_mult, heads)
+        check_iddpm(
+            resolution=resolution,
+            channels=channels,
+            channel_mult=channel_mult,
+            num_blocks=num_blocks,
+            attention_levels=attention_levels,
+            heads=heads,
+        )
         self.resolution, self.image_channels = resolution, image_channels
         self.channels, self.label_dim = channels, label_dim
         embedding = 4 * channels
@@ -192,18 +200,3 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _check(resolution: int, channels: int, channel_mult: Sequence[int], heads: int) -> None:
-    factor = 2 ** (len(channel_mult) - 1)
-    if resolution % factor:
-        raise UserError(
-            f"data.resolution {resolution} is no multiple of {factor}, which the "
-            f"{len(channel_mult)} levels of model.channel_mult need"
-        )
-    for mult in channel_mult:
-        if channels * mult % heads or channels % 2:
-            raise UserError(
-                f"model.channels {channels} times {mult} does not divide into {heads} heads, or "
-                f"is odd; make model.channels a multiple of {max(heads, 2)}"
-            )

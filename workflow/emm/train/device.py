@@ -8,6 +8,7 @@ from torch import Tensor
 
 from emm import nets
 from emm.data.stage import Subset
+from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.precondition import Denoiser
 from emm.errors import UserError
 from emm.seeds import derive
@@ -49,7 +50,9 @@ def as_tensors(subset: Subset, device: torch.device) -> tuple[Tensor, Tensor | N
     return images, labels
 
 
-def build_denoiser(recipe: Recipe, subset: Subset, device: torch.device) -> Denoiser:
+def build_denoiser(
+    recipe: Recipe, subset: Subset, device: torch.device
+) -> Denoiser | DiscreteDenoiser:
     """A freshly initialised denoiser for a subset; weights depend on train.seed alone."""
     _, height, width, channels = subset.images.shape
     if height != width:
@@ -58,4 +61,7 @@ def build_denoiser(recipe: Recipe, subset: Subset, device: torch.device) -> Deno
     network = nets.build(
         recipe.model, resolution=height, image_channels=channels, label_dim=subset.label_dim
     )
+    if recipe.model.precond == "cosine":
+        steps = recipe.model.diffusion_steps
+        return DiscreteDenoiser(network, steps, recipe.train.precision).to(device)
     return Denoiser(network, recipe.model.precond, recipe.train.precision).to(device)

@@ -7,21 +7,37 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from emm.diffusion.precondition import Denoiser, to_unit
+from emm.diffusion.precondition import to_unit
 from emm.errors import Interrupted, UserError
 from emm.seeds import derive
 from emm.spec import Train
 from emm.train import METRICS, checkpoint
 from emm.train.flat import Adam, FlatParameters
-from emm.train.schedules import ema_rate, epoch_of, warmup_factor
+from emm.train.schedules import annealed, ema_rate, epoch_of, warmup_factor
 
 FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
 METRIC_ROWS = 200
+
+
+class Trainable(Protocol):
+    """A network and what it is trained for: levels of noise, and the loss at them."""
+
+    network: nn.Module
+
+    def draw_level(self, count: int, generator: torch.Generator) -> Tensor:
+        """Levels of noise (count,) of a batch."""
+
+    def loss(self, images: Tensor, labels: Tensor | None, noise: Tensor, level: Tensor) -> Tensor:
+        """Loss of clean images (B, C, H, W), a scalar."""
+
+    def train(self) -> nn.Module:
+        """Switch dropout on."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,25 @@ class Plan:
         """Passes over the training set after a step."""
         return epoch_of(step, self.size, self.settings.batch_size)
 
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        settings = self.settings
+        if settings.warmup_steps:
+            ramp = min(step / settings.warmup_steps, 1.0)
+        else:
+            ramp = warmup_factor(step * settings.batch_size, self.size, settings.warmup_epochs)
+        return settings.lr * ramp * annealed(settings.lr_schedule, step, self.steps)
+
+    def ema_decay(self, rate: float, step: int) -> float:
+        """Share of an average that a step, counted from 0, leaves as it was."""
+        settings = self.settings
+        if settings.ema_ramp == "none":
+            return rate
+        if settings.ema_ramp == "steps":
+            return min(rate, (1 + step) / (10 + step))
+        seen = step * settings.batch_size
+        return ema_rate(rate, seen, self.size, settings.batch_size, settings.warmup_epochs)
+
 
 @dataclass
 class State:
@@ -72,7 +107,7 @@ class State:
 
 
 def train(
-    denoiser: Denoiser,
+    denoiser: Trainable,
     images: Tensor,
     labels: Tensor | None,
     plan: Plan,
@@ -90,7 +125,7 @@ def train(
     state = _initial_state(denoiser, plan)
     _remove_leftovers(folder)
     _resume(state, plan, folder)
-    order = _data_order(plan, images.device)
+    order = DataOrder(plan, images.device)
     generator = torch.Generator(images.device)
     interval = max(1, plan.steps // METRIC_ROWS)
     snapshots = set(plan.snapshots)
@@ -98,7 +133,7 @@ def train(
     denoiser.train()
     with _stop_signals() as stop:
         while state.step < plan.steps:
-            chosen = _batch(order, state.step, plan)
+            chosen = order.batch(state.step)
             batch_labels = None if labels is None else labels[chosen]
             _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
             last, stopped = state.step == plan.steps, bool(stop)
@@ -122,7 +157,7 @@ def train(
 
 
 def _step(
-    denoiser: Denoiser,
+    denoiser: Trainable,
     clean: Tensor,
     labels: Tensor | None,
     state: State,
@@ -130,43 +165,55 @@ def _step(
     generator: torch.Generator,
 ) -> None:
     """One optimiser step and EMA update; every draw is seeded by (run seed, purpose, step)."""
-    settings, images_seen = plan.settings, state.step * plan.settings.batch_size
+    settings = plan.settings
     generator.manual_seed(derive(settings.seed, "noise", state.step))
     torch.manual_seed(derive(settings.seed, "dropout", state.step))
-    sigma = denoiser.precond.draw_sigma(len(clean), generator)
+    level = denoiser.draw_level(len(clean), generator)
     noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-    loss = denoiser.loss(clean, labels, noise, sigma)
+    loss = denoiser.loss(clean, labels, noise, level)
     scale = FP16_LOSS_SCALE if settings.precision == "fp16" else 1.0
     gradient = state.flat.differentiate(loss * scale)
     torch.nan_to_num_(gradient.div_(scale), nan=0.0, posinf=1e5, neginf=-1e5)
-    state.optimizer.step(gradient, _learning_rate(plan, images_seen))
+    state.optimizer.step(gradient, plan.learning_rate(state.step))
     for rate, average in state.averages.items():
-        decay = ema_rate(rate, images_seen, plan.size, settings.batch_size, settings.warmup_epochs)
-        average.lerp_(state.flat.values, 1 - decay)
+        average.lerp_(state.flat.values, 1 - plan.ema_decay(rate, state.step))
     state.loss_sum += loss.detach()
     state.step += 1
 
 
-def _learning_rate(plan: Plan, images_seen: int) -> float:
-    factor = warmup_factor(images_seen, plan.size, plan.settings.warmup_epochs)
-    return plan.settings.lr * factor
+class DataOrder:
+    """Which images make up each batch: positions (B,) on a device, a function of the step alone.
+
+    fixed, as Gu et al. 2023 have it: one permutation by NumPy's RandomState, repeated forever, so
+    that batches straddle the ends of epochs. shuffled, as Yoon et al. 2023 have it: a new
+    permutation for each epoch, of which an incomplete last batch is dropped.
+    """
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def batch(self, step: int) -> Tensor:
+        """Positions of the images of a step, counted from 0."""
+        size = self.plan.settings.batch_size
+        if self.plan.settings.order == "fixed":
+            positions = torch.arange(step * size, (step + 1) * size, device=self.device)
+            return self._of_epoch(0)[positions % self.plan.size]
+        epoch, part = divmod(step, self.plan.size // size)
+        return self._of_epoch(epoch)[part * size : (part + 1) * size]
+
+    def _of_epoch(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            seed = self.plan.settings.seed
+            if self.plan.settings.order == "shuffled":
+                seed = derive(seed, "order", epoch) % 2**32
+            order = np.arange(self.plan.size)
+            np.random.RandomState(seed).shuffle(order)
+            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
+        return self._order
 
 
-def _data_order(plan: Plan, device: torch.device) -> Tensor:
-    """The published order: one permutation by NumPy's RandomState, repeated forever."""
-    order = np.arange(plan.size)
-    np.random.RandomState(plan.settings.seed).shuffle(order)
-    return torch.from_numpy(order).to(device)
-
-
-def _batch(order: Tensor, step: int, plan: Plan) -> Tensor:
-    """Positions of a batch; batches straddle the ends of epochs."""
-    batch = plan.settings.batch_size
-    positions = torch.arange(step * batch, (step + 1) * batch, device=order.device)
-    return order[positions % plan.size]
-
-
-def _initial_state(denoiser: Denoiser, plan: Plan) -> State:
+def _initial_state(denoiser: Trainable, plan: Plan) -> State:
     flat = FlatParameters(denoiser.network)
     optimizer = Adam(flat.values, plan.settings.weight_decay)
     averages = {rate: flat.values.clone() for rate in plan.ema}
@@ -183,7 +230,7 @@ def _log(state: State, plan: Plan) -> None:
             state.step,
             plan.epoch(state.step),
             float(state.loss_sum) / steps,
-            _learning_rate(plan, (state.step - 1) * plan.settings.batch_size),
+            plan.learning_rate(state.step - 1),
             state.seconds,
             steps * plan.settings.batch_size / max(since, 1e-9),
         ]

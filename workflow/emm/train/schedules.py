@@ -9,16 +9,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from emm.errors import UserError
+
 PUBLISHED_EMA = 0.99929
 EMA_HALF_LIFE = 500_000  # images; 0.5 ** (512 / 500_000) is the published 0.99929
 PUBLISHED_BATCH = 512  # the default EMA counts 512 images per step, whatever the batch
 PUBLISHED_RAMP = 200  # epochs
+LOG_SNAPSHOTS = 12
 SNAPSHOT_IMAGES = 50_000  # an "epoch" of the published snapshot cadence
 
 
 def total_steps(epochs: float, size: int, batch_size: int) -> int:
     """Steps of a training of `epochs` passes over `size` images: the last batch is a whole one."""
-    return math.ceil(epochs * size / batch_size)
+    return math.ceil(epochs * size / batch_size - 1e-6)  # epochs of whole steps are rounded
 
 
 def epoch_of(step: int, size: int, batch_size: int) -> float:
@@ -56,13 +59,25 @@ def _floored_hundredth(size: int) -> float:
     return size // 100 if size >= 100 else size / 100
 
 
+def annealed(schedule: str, step: int, steps: int) -> float:
+    """Learning-rate factor of step 0, 1, .. of `steps`, which falls to 0 unless constant."""
+    part = step / steps
+    return {
+        "constant": 1.0,
+        "linear": 1 - part,
+        "cosine": (1 + math.cos(math.pi * part)) / 2,
+    }[schedule]
+
+
 def snapshot_steps(snapshots: str | int, epochs: float, size: int, batch_size: int) -> list[int]:
     """Steps whose EMA weights are evaluated, ascending; the last is the end of the training.
 
-    "published": every 50 * ceil(50000 / batch) * batch images (2,508,800 at batch 512); a number:
-    so many, evenly spaced.
+    "published": every 50 * ceil(50000 / batch) * batch images (2,508,800 at batch 512); "log": the
+    end and before it sqrt(2) fold fewer each time; a number: so many, evenly spaced.
     """
     last = total_steps(epochs, size, batch_size)
+    if snapshots == "log":
+        return sorted({math.ceil(last * 2.0 ** -(index / 2)) for index in range(LOG_SNAPSHOTS)})
     if snapshots == "published":
         every = 50 * math.ceil(SNAPSHOT_IMAGES / batch_size)
         return sorted({*range(every, last + 1, every), last})
@@ -72,5 +87,36 @@ def snapshot_steps(snapshots: str | int, epochs: float, size: int, batch_size: i
 
 def evaluated_steps(settings: Mapping[str, Any]) -> list[int]:
     """The `snapshot_steps` of a run and an evaluation, given as dotted settings."""
-    keys = ("eval.snapshots", "train.epochs", "data.size", "train.batch_size")
-    return snapshot_steps(*(settings[key] for key in keys))
+    keys = ("eval.snapshots", "train.epochs")
+    batch_size = settings["train.batch_size"]
+    return snapshot_steps(*(settings[key] for key in keys), training_size(settings), batch_size)
+
+
+def training_size(settings: Mapping[str, Any]) -> int:
+    """Images that a run trains on, dummies included."""
+    return settings["data.size"] + settings["data.dummy_size"]
+
+
+def epoch_at(step: int, settings: Mapping[str, Any]) -> float:
+    """`epoch_of` a run, given as dotted settings."""
+    return epoch_of(step, training_size(settings), settings["train.batch_size"])
+
+
+def respaced(steps: int, spacing: str) -> list[int]:
+    """Ascending steps 0..steps-1 that are kept.
+
+    spacing: a number N of steps spread evenly from the first to the last, or "ddimN", every
+    k-th step from 0 with the k that gives N of them. Raises UserError where there is none.
+    """
+    number = spacing.removeprefix("ddim")
+    count = int(number) if number.isdecimal() else 0
+    if not 1 <= count <= steps:
+        raise UserError(f"spacing {spacing!r}: use a number from 1 to {steps}, or ddim and one")
+    if not spacing.startswith("ddim"):
+        gap = (steps - 1) / (count - 1) if count > 1 else 0
+        return [round(index * gap) for index in range(count)]
+    for stride in range(1, steps + 1):
+        kept = range(0, steps, stride)
+        if len(kept) == count:
+            return list(kept)
+    raise UserError(f"spacing {spacing!r}: no stride keeps {count} of {steps} steps")

@@ -17,7 +17,7 @@ from emm.ids import identity, run_id
 from emm.provenance import provenance
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
 from emm.train import METRICS
-from emm.train.schedules import epoch_of, evaluated_steps
+from emm.train.schedules import epoch_at, evaluated_steps
 
 OPTIMUM = "optimum"
 
@@ -41,7 +41,7 @@ def train_run(
     recipe = parse(Recipe, nested(settings), "settings")
     subset = read_subset(subset_path)
     require_fit(subset, flatten(recipe), subset_path)
-    settings = flatten(recipe) | {"data.size": len(subset)}
+    settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     steps = sorted({s for pair in record for s in _steps(pair, settings)})
     if recipe.model.arch == OPTIMUM:
         summary = {"parameters": 0, "device": "cpu", "seconds": 0.0}
@@ -65,7 +65,11 @@ def train_run(
 
 def require_fit(subset: Subset, settings: Mapping[str, Any], path: Path) -> None:
     """UserError if `subset`, read from `path`, is not the one that dotted settings describe."""
-    found = {"data.size": len(subset), "data.resolution": subset.images.shape[1]}
+    found = {
+        "data.size": len(subset) - subset.n_dummy,
+        "data.dummy_size": subset.n_dummy,
+        "data.resolution": subset.images.shape[1],
+    }
     for key, value in found.items():
         if settings[key] not in (None, value):
             raise UserError(f"{key} {settings[key]}: {path} has {value}")
@@ -106,7 +110,7 @@ def _train(
 
     torch.set_num_threads(threads)
     device = choose_device(recipe.train.device)
-    settings = flatten(recipe) | {"data.size": len(subset)}
+    settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     key = _identity(settings, subset)
     plan = Plan(key, recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds)
     denoiser = build_denoiser(recipe, subset, device)
@@ -162,7 +166,7 @@ def _write_metrics(path: Path, rows: Sequence[Sequence[float]]) -> None:
 def _entry(step: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     from emm.train.loop import checkpoint_path
 
-    epoch = epoch_of(step, settings["data.size"], settings["train.batch_size"])
+    epoch = epoch_at(step, settings)
     return {"step": step, "epoch": epoch, "file": str(checkpoint_path(Path(), step))}
 
 
