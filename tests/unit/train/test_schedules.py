@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from emm.train.loop import Plan, _batch, _data_order
+from emm.train.order import DataOrder
 from emm.train.schedules import (
     PUBLISHED_EMA,
     ema_rate,
@@ -157,11 +157,8 @@ def test_ema_ramp_follows_the_warmup():
 
 
 def batches(size: int, batch: int, steps: int) -> np.ndarray:
-    from emm.spec import Train
-
-    plan = Plan("", Train(batch_size=batch), size, (), (steps,))
-    order = _data_order(plan, "cpu")
-    return np.concatenate([_batch(order, step, plan).numpy() for step in range(steps)])
+    order = DataOrder(size, batch, 1024, "cpu")
+    return np.concatenate([order.batch(step).numpy() for step in range(steps)])
 
 
 def test_data_order_is_the_published_one():

@@ -13,7 +13,7 @@ from emm.errors import UserError
 from emm.filters import EXPERIMENT, Filter, Row, parse_filter, shows, value_of
 from emm.masks import DERIVED, derived
 from emm.spec import DEFAULTS
-from emm.train.schedules import epoch_of, evaluated_steps
+from emm.train.schedules import epoch_at, evaluated_steps
 
 EPOCH, SAMPLES = "epoch", "eval.num_samples"
 EMM, SPREAD, PARAMETERS = "emm", "memorization_ratio_sd", "parameters_million"
@@ -281,9 +281,8 @@ def _checkpoints(row: Row, before: float | None) -> list[Entry]:
     """The evaluated checkpoints up to a published epoch, evenly thinned."""
     if row.settings["model.arch"] == "optimum":
         return []
-    size, batch = row.settings[SIZE], row.settings["train.batch_size"]
     entries = [
-        Entry(row, step, float(f"{epoch_of(step, size, batch) / time_factor(row):.6g}"))
+        Entry(row, step, float(f"{epoch_at(step, row.settings) / time_factor(row):.6g}"))
         for step in evaluated_steps(row.settings)
     ]
     entries = [entry for entry in entries if before is None or entry.epoch <= before]

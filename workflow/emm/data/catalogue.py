@@ -18,6 +18,12 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+ARTBENCH_STYLES = (
+    "art_nouveau baroque expressionism impressionism post_impressionism "
+    "realism renaissance romanticism surrealism ukiyo_e"
+)
+DIGIT_WORDS = "zero one two three four five six seven eight nine"
+DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,16 @@ class SourceInfo:
 
 SOURCES = {
     "cifar10": SourceInfo(32, 3, 50_000, CIFAR10_CLASSES, (5000,) * 10),
-    "digits": SourceInfo(
-        8, 1, 1797, tuple("0123456789"), (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
-    ),
+    "digits": SourceInfo(8, 1, 1797, tuple("0123456789"), DIGIT_COUNTS),
     "digits_blend": SourceInfo(8, 1, 1797, ("3", "other digits"), (183, 1614), blends=True),
+    "digits_rgb": SourceInfo(64, 3, 1797, tuple(DIGIT_WORDS.split()), DIGIT_COUNTS),
     "cifar10_imagenet_dog": SourceInfo(
         32, 3, 4000, ("cifar10", "imagenet"), (2000, 2000), takes_path=True, blends=True
     ),
     "ffhq": SourceInfo(1024, 3, 10_000, takes_path=True, reduced=True),
+    "artbench10": SourceInfo(
+        256, 3, 1000, tuple(ARTBENCH_STYLES.split()), (100,) * 10, takes_path=True, reduced=True
+    ),
     "folder": SourceInfo(None, None, None, None, None, takes_path=True),
 }
 SOURCES |= {

@@ -3,6 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from emm.data import cifar
+from emm.data.artbench import (
+    PER_STYLE,
+    STYLES,
+    artbench_files,
+    artbench_folder,
+    artbench_reduction,
+)
 from emm.data.catalogue import source_info
 from emm.data.ffhq import ffhq_files, ffhq_folder, ffhq_reduction
 from emm.data.imagenet_dogs import REDUCTION, SYNSETS, dog_files
@@ -47,6 +54,14 @@ def _ffhq(dataset: str, place: Place) -> list[str]:
     return [f"ffhq: {folder}: the first {len(files):,} images, {names}, {_extent(sizes)}"]
 
 
+def _artbench10(dataset: str, place: Place) -> list[str]:
+    path = place.folder("artbench10")
+    reduction, files = artbench_reduction(place.resolution), artbench_files(path)
+    sizes = image_sizes(files, reduction, place.threads)
+    found = f"the first {PER_STYLE} images of each of {len(STYLES)} styles"
+    return [f"artbench10: {artbench_folder(path)}: {found}, {_extent(sizes)}"]
+
+
 def _extent(sizes: Sequence[tuple[int, int]]) -> str:
     """The least and the greatest width and height."""
     ends = dict.fromkeys(
@@ -69,6 +84,7 @@ def _loaded(dataset: str, place: Place) -> list[str]:
 
 
 CHECKS: dict[str, Callable[[str, Place], list[str]]] = {
+    "artbench10": _artbench10,
     "cifar10": _cifar10,
     "cifar10_imagenet_dog": _dogs,
     "ffhq": _ffhq,

@@ -80,11 +80,11 @@ def load_source(
 ) -> Source:
     """The source called `dataset` in catalogue.SOURCES.
 
-    path: local copy of cifar10 or ffhq, ImageNet's folders for cifar10_imagenet_dog, or what
-    `folder` reads; cache: folder for downloads and supplied data; resolution: of ffhq and of
-    generated images, which have 32 pixels by default; threads: that read large images; size, seed:
-    of generated sources, by default as many images as the catalogue says; cross_width,
-    cross_position, margin: of mondrian. Every source ignores what is not for it.
+    path: local copy of cifar10, ffhq or artbench10, ImageNet's folders for cifar10_imagenet_dog,
+    or what `folder` reads; cache: folder for downloads and supplied data; resolution: of ffhq,
+    artbench10 and generated images, which have 32 pixels by default; threads: that read large
+    images; size, seed: of generated sources, by default as many images as the catalogue says;
+    cross_width, cross_position, margin: of mondrian. Every source ignores what is not for it.
     """
     info = source_info(dataset)
     if not info.generated:
@@ -106,6 +106,13 @@ def _digits(place: Place) -> Source:
     digits = load_digits()
     images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
     return Source(images, digits.target.astype(np.int64), SOURCES["digits"].class_names)
+
+
+def _digits_rgb(place: Place) -> Source:
+    """The same digits as paintings of 64x64 for Stable Diffusion: each pixel is a block of 8x8."""
+    digits = _digits(place)
+    images = digits.images.repeat(8, axis=1).repeat(8, axis=2).repeat(3, axis=3)
+    return Source(images, digits.labels, SOURCES["digits_rgb"].class_names)
 
 
 def _cifar10(place: Place) -> Source:
@@ -148,6 +155,20 @@ def _ffhq(place: Place) -> Source:
     images = read_reduced(files, reduction, place.threads)
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     return Source(images, np.full(len(files), -1), (), names)
+
+
+def _artbench10(place: Place) -> Source:
+    """The first paintings of each style of a folder, reduced to the resolution."""
+    from emm.data.artbench import artbench_files, artbench_folder, artbench_reduction
+    from emm.data.reduced import read_reduced
+
+    info, path = SOURCES["artbench10"], place.folder("artbench10")
+    reduction, files = artbench_reduction(place.resolution), artbench_files(path)
+    images = read_reduced(files, reduction, place.threads)
+    labels = np.repeat(np.arange(info.classes), info.class_counts)
+    folder = artbench_folder(path)
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    return Source(images, labels, info.class_names, names)
 
 
 def _folder(place: Place) -> Source:
@@ -198,10 +219,12 @@ def _classes_of(
 
 
 LOADERS: dict[str, Callable[[Place], Source]] = {
+    "artbench10": _artbench10,
     "cifar10": _cifar10,
     "cifar10_imagenet_dog": _cifar10_imagenet_dog,
     "digits": _digits,
     "digits_blend": _digits_blend,
+    "digits_rgb": _digits_rgb,
     "ffhq": _ffhq,
     "folder": _folder,
 }

@@ -39,14 +39,17 @@ class FlatParameters:
 
 
 class Adam:
-    """Adam with coupled L2 weight decay (Kingma and Ba 2015) on a flat tensor, in one kernel.
+    """Adam (Kingma and Ba 2015) on a flat tensor, in one kernel.
+
+    Weight decay is a coupled L2 penalty, or decoupled as in AdamW (Loshchilov and Hutter 2019).
 
     The kernel is that of torch.optim.Adam(fused=True), whose Python side imports the compiler:
     more than a second per process.
     """
 
-    def __init__(self, values: Tensor, weight_decay: float):
+    def __init__(self, values: Tensor, weight_decay: float, decoupled: bool = False):
         self.values, self.weight_decay = values, weight_decay
+        self.kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
         self.steps = torch.zeros((), device=values.device)
         self.exp_avg = torch.zeros_like(values)
         self.exp_avg_sq = torch.zeros_like(values)
@@ -55,7 +58,7 @@ class Adam:
     def step(self, gradient: Tensor, lr: float) -> None:
         """Update the values in place."""
         self.steps += 1
-        torch._fused_adam_(
+        self.kernel(
             [self.values],
             [gradient],
             [self.exp_avg],

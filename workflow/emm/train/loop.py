@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from emm.seeds import derive
 from emm.spec import Train
 from emm.train import METRICS, checkpoint
 from emm.train.flat import Adam, FlatParameters
+from emm.train.order import DataOrder
 from emm.train.schedules import annealed, ema_rate, epoch_of, warmup_factor
 
 FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
@@ -71,7 +71,8 @@ class Plan:
             ramp = min(step / settings.warmup_steps, 1.0)
         else:
             ramp = warmup_factor(step * settings.batch_size, self.size, settings.warmup_epochs)
-        return settings.lr * ramp * annealed(settings.lr_schedule, step, self.steps)
+        annealing = annealed(settings.lr_schedule, step, self.steps, settings.warmup_steps)
+        return settings.lr * ramp * annealing
 
     def ema_decay(self, rate: float, step: int) -> float:
         """Share of an average that a step, counted from 0, leaves as it was."""
@@ -79,7 +80,7 @@ class Plan:
         if settings.ema_ramp == "none":
             return rate
         if settings.ema_ramp == "steps":
-            return min(rate, (1 + step) / (10 + step))
+            return min(rate, (1 + step) / (10 + step)) if step else 0.0
         seen = step * settings.batch_size
         return ema_rate(rate, seen, self.size, settings.batch_size, settings.warmup_epochs)
 
@@ -122,20 +123,39 @@ def train(
     bit-identical weights. Raises Interrupted after SIGTERM or SIGINT with the state saved, and
     UserError when the loss is not finite, with the last good state kept.
     """
-    state = _initial_state(denoiser, plan)
+    settings, device = plan.settings, images.device
+    shuffled = settings.order == "shuffled"
+    order = DataOrder(plan.size, settings.batch_size, settings.seed, device, shuffled=shuffled)
+    generator = torch.Generator(images.device)
+
+    def advance(state: State) -> None:
+        chosen = order.batch(state.step)
+        batch_labels = None if labels is None else labels[chosen]
+        _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
+
+    denoiser.train()
+    return repeat(advance, initial_state(denoiser.network, plan), plan, folder, report)
+
+
+def repeat(
+    advance: Callable[[State], None],
+    state: State,
+    plan: Plan,
+    folder: Path,
+    report: Callable[[int, str], None] = lambda step, text: None,
+) -> State:
+    """Repeat a step to the end of the plan, from `state` or the one in `folder`; as `train`.
+
+    advance: one optimiser step, EMA update and `step + 1`, which depend on the state alone.
+    """
     _remove_leftovers(folder)
     _resume(state, plan, folder)
-    order = DataOrder(plan, images.device)
-    generator = torch.Generator(images.device)
     interval = max(1, plan.steps // METRIC_ROWS)
     snapshots = set(plan.snapshots)
     clock = saved = time.monotonic()
-    denoiser.train()
     with _stop_signals() as stop:
         while state.step < plan.steps:
-            chosen = order.batch(state.step)
-            batch_labels = None if labels is None else labels[chosen]
-            _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
+            advance(state)
             last, stopped = state.step == plan.steps, bool(stop)
             if state.step % interval == 0 or state.step in snapshots:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
@@ -181,41 +201,10 @@ def _step(
     state.step += 1
 
 
-class DataOrder:
-    """Which images make up each batch: positions (B,) on a device, a function of the step alone.
-
-    fixed, as Gu et al. 2023 have it: one permutation by NumPy's RandomState, repeated forever, so
-    that batches straddle the ends of epochs. shuffled, as Yoon et al. 2023 have it: a new
-    permutation for each epoch, of which an incomplete last batch is dropped.
-    """
-
-    def __init__(self, plan: Plan, device: torch.device) -> None:
-        self.plan, self.device = plan, device
-        self._epoch, self._order = -1, torch.empty(0)
-
-    def batch(self, step: int) -> Tensor:
-        """Positions of the images of a step, counted from 0."""
-        size = self.plan.settings.batch_size
-        if self.plan.settings.order == "fixed":
-            positions = torch.arange(step * size, (step + 1) * size, device=self.device)
-            return self._of_epoch(0)[positions % self.plan.size]
-        epoch, part = divmod(step, self.plan.size // size)
-        return self._of_epoch(epoch)[part * size : (part + 1) * size]
-
-    def _of_epoch(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            seed = self.plan.settings.seed
-            if self.plan.settings.order == "shuffled":
-                seed = derive(seed, "order", epoch) % 2**32
-            order = np.arange(self.plan.size)
-            np.random.RandomState(seed).shuffle(order)
-            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
-        return self._order
-
-
-def _initial_state(denoiser: Trainable, plan: Plan) -> State:
-    flat = FlatParameters(denoiser.network)
-    optimizer = Adam(flat.values, plan.settings.weight_decay)
+def initial_state(network: nn.Module, plan: Plan, decoupled: bool = False) -> State:
+    """The state before the first step. decoupled: whether the weight decay is that of AdamW."""
+    flat = FlatParameters(network)
+    optimizer = Adam(flat.values, plan.settings.weight_decay, decoupled)
     averages = {rate: flat.values.clone() for rate in plan.ema}
     loss_sum = torch.zeros((), dtype=torch.float64, device=flat.values.device)
     return State(flat, optimizer, averages, loss_sum)

@@ -59,9 +59,12 @@ def _floored_hundredth(size: int) -> float:
     return size // 100 if size >= 100 else size / 100
 
 
-def annealed(schedule: str, step: int, steps: int) -> float:
-    """Learning-rate factor of step 0, 1, .. of `steps`, which falls to 0 unless constant."""
-    part = step / steps
+def annealed(schedule: str, step: int, steps: int, warmup_steps: int = 0) -> float:
+    """Learning-rate factor of step 0, 1, .. of `steps`, which falls to 0 unless constant.
+
+    It falls from the end of the warm-up on, as diffusers has it.
+    """
+    part = max(step - warmup_steps, 0) / max(steps - warmup_steps, 1)
     return {
         "constant": 1.0,
         "linear": 1 - part,
@@ -89,7 +92,7 @@ def evaluated_steps(settings: Mapping[str, Any]) -> list[int]:
     """The `snapshot_steps` of a run and an evaluation, given as dotted settings."""
     keys = ("eval.snapshots", "train.epochs")
     batch_size = settings["train.batch_size"]
-    return snapshot_steps(*(settings[key] for key in keys), training_size(settings), batch_size)
+    return snapshot_steps(*(settings[key] for key in keys), epoch_size(settings), batch_size)
 
 
 def training_size(settings: Mapping[str, Any]) -> int:
@@ -97,9 +100,20 @@ def training_size(settings: Mapping[str, Any]) -> int:
     return settings["data.size"] + settings["data.dummy_size"]
 
 
+def epoch_size(settings: Mapping[str, Any]) -> int:
+    """Images that the steps of an epoch count for.
+
+    Stable Diffusion steps on the incomplete last batch of an epoch too, which counts as a whole
+    one: 100 images at batch 64 are 2 steps.
+    """
+    size, batch_size = training_size(settings), settings["train.batch_size"]
+    partial = settings["model.arch"] == "stable_diffusion"
+    return math.ceil(size / batch_size) * batch_size if partial else size
+
+
 def epoch_at(step: int, settings: Mapping[str, Any]) -> float:
     """`epoch_of` a run, given as dotted settings."""
-    return epoch_of(step, training_size(settings), settings["train.batch_size"])
+    return epoch_of(step, epoch_size(settings), settings["train.batch_size"])
 
 
 def respaced(steps: int, spacing: str) -> list[int]:
