@@ -5,6 +5,7 @@ import pytest
 from emm.errors import UserError
 from emm.resolve import fill, label_classes, resolve
 from emm.spec import DEFAULTS
+from emm.train.schedules import evaluated_steps
 
 DOGS = {"data.dataset": "cifar10_imagenet_dog", "data.alpha": 0.2}
 FACES = {"data.dataset": "ffhq", "data.resolution": 64}
@@ -101,7 +102,7 @@ def test_the_optimum_has_no_training():
         ({"data.resolution": 2}, "2 px cannot be halved 2 times"),
         (
             {"data.path": "x"},
-            "data.path: goes with data.dataset cifar10_imagenet_dog or ffhq or folder; null for ci",
+            "data.path: goes with data.dataset artbench10 or cifar10_imagenet_dog or ffhq or folder; ",
         ),
         ({"data.dataset": "folder"}, "data.path: goes with data.dataset folder; set it"),
         (
@@ -119,10 +120,9 @@ def test_the_optimum_has_no_training():
         ({**FACES, "data.size": 10001}, "data.size 10001: the source has only 10000 such images"),
         ({**FACES, "labels.kind": "true"}, "ffhq has no classes"),
         ({"data.dataset": "folder", "data.path": "x", "data.size": None}, "data.size: needed"),
-        ({"data.dataset": "mondrian", "labels.kind": "true"}, "mondrian has no classes"),
         ({"labels.num_classes": 3}, "labels.num_classes 3: none labels have 0"),
         ({"labels.kind": "unique", "labels.num_classes": 3}, "3: unique labels have 1000"),
-        ({"labels.kind": "true", "labels.num_classes": 3}, "3: true labels have 10"),
+        ({"labels.kind": "true", "labels.num_classes": 3}, "3: the training set has 10 classes"),
         ({"labels.kind": "random"}, "labels.num_classes 0: random labels have from 1 to"),
         ({"labels.kind": "random", "labels.num_classes": 1001}, "from 1 to data.size = 1000"),
         ({"model.skip_mask": "101"}, "'101' is not 9 characters 0 or 1, one per skip of 3 levels"),
@@ -136,3 +136,62 @@ def test_runs_that_cannot_be(settings, message):
     assert str(caught.value).startswith("mine.yaml: runs item 1: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+DISCRETE = {"model.arch": "iddpm", "model.precond": "cosine", "eval.sampler": "ancestral"}
+SMALL = {"data.dataset": "mondrian", "data.size": 2000}
+MIXED = SMALL | {"data.dummy": "gaussian_mixture", "data.dummy_size": 6000}
+
+
+def test_iterations_decide_the_epochs():
+    run = DISCRETE | MIXED | {"train.iterations": 100_000, "train.batch_size": 256}
+    settings = resolved(run)
+    assert settings["train.epochs"] == 3200
+    assert evaluated_steps(settings | {"eval.snapshots": 1}) == [100_000]
+    for size in (300, 777, 4_999):  # whatever rounding the epochs take
+        settings = resolved(run | {"data.size": size})
+        assert evaluated_steps(settings | {"eval.snapshots": 1}) == [100_000]
+
+
+def test_dummies_add_a_class():
+    assert resolved(MIXED | {"labels.kind": "true"})["labels.num_classes"] == 2
+    wide = MIXED | {"labels.kind": "true", "labels.num_classes": 1000}
+    assert resolved(wide)["labels.num_classes"] == 1000
+    assert resolved(MIXED | {"labels.kind": "unique"})["labels.num_classes"] == 8000
+    cars = {"data.only_class": "automobile", "labels.kind": "true"}
+    assert resolved(cars)["labels.num_classes"] == 1
+
+
+def test_what_iddpm_does_not_heed_makes_no_other_run():
+    heeded = resolved(DISCRETE | SMALL)
+    assert heeded == resolved(DISCRETE | SMALL | {"model.time_embedding": "fourier"})
+    assert heeded == resolved(DISCRETE | SMALL | {"eval.sigma_max": 50.0, "data.dummy": "flat"})
+    assert heeded != resolved(DISCRETE | SMALL | {"model.heads": 2})
+    assert resolved({"model.heads": 2}) == resolved({})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.dummy_size": 10}, "name the source of the dummies in data.dummy"),
+        ({"data.dummy": "cifar10", "data.dummy_size": 10}, "cifar10 is not generated; allowed: "),
+        ({"data.dummy": "flat", "data.dummy_size": 30_000}, "flat has 20000 images"),
+        ({"data.only_class": "car"}, "no class 'car'; the source has airplane, automobile"),
+        ({"data.only_class": "cat", "data.size": 6000}, "the source has only 5000 such images"),
+        ({"data.only_class": "cat", "data.num_classes": 2}, "data.only_class takes one class"),
+        ({"model.arch": "iddpm"}, "model.precond vp: model.arch iddpm goes with cosine"),
+        ({"model.precond": "cosine"}, "model.arch iddpm goes with cosine"),
+        ({"eval.sampler": "ddim"}, "eval.sampler ddim: ddpmpp is sampled by heun"),
+        (DISCRETE | {"eval.sampler": "heun"}, "iddpm is sampled by ancestral or ddim"),
+        (DISCRETE | {"eval.sampler": "ddim", "eval.steps": 300}, "no stride keeps 300 of 4000"),
+        (DISCRETE | {"model.heads": 3}, "does not divide into 3 heads"),
+        ({"eval.label": "data"}, "eval.label data: goes with labels.kind true"),
+        ({"eval.label": "dummy", "labels.kind": "true"}, "the training set has no dummies"),
+        ({"train.order": "shuffled", "train.batch_size": 1001}, "of 1000 images there is none"),
+        (MIXED | {"labels.kind": "true", "labels.num_classes": 1}, "training set has 2 classes"),
+        (MIXED | {"data.resolution": None}, "data.resolution: needed"),
+    ],
+)
+def test_what_the_discrete_process_and_dummies_refuse(settings, message):
+    with pytest.raises(UserError, match=message):
+        resolved(settings)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emm.analyse.checks import check_claims, check_figure
-from emm.documents import Config, Experiment, Figure, Scale
+from emm.documents import Config, Experiment, Figure, Rule, Scale
 from emm.errors import UserError
 from emm.expansion import (
     WORKFLOW,
@@ -25,8 +25,9 @@ from emm.expansion import (
     transform,
 )
 from emm.filters import parse_filter, shows, value_of
+from emm.given import given_files, is_trained
 from emm.ids import dummy_settings, evaluation_settings, identity, run_id, source_id, subset_id
-from emm.resolve import resolve
+from emm.resolve import resolve, with_epochs
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.train.schedules import evaluated_steps
 from emm.yamlfile import load_yaml
@@ -52,8 +53,6 @@ class Evaluation:
     @property
     def steps(self) -> tuple[int, ...]:
         """Training steps whose checkpoints are sampled, ascending."""
-        if self.settings["model.arch"] == "optimum":
-            return (0,)
         return tuple(evaluated_steps(self.settings))
 
 
@@ -91,6 +90,16 @@ class Run:
     def is_optimum(self) -> bool:
         """Whether the run is the closed-form optimum, which needs no training."""
         return self.settings["model.arch"] == "optimum"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run trains a network of its own."""
+        return is_trained(self.settings)
+
+    @property
+    def given(self) -> list[str]:
+        """Files of others that its network comes from: weights, or the code of a denoiser."""
+        return given_files(self.settings)
 
     @cached_property
     def subset_id(self) -> str:
@@ -153,8 +162,15 @@ class PlannedFigure:
         """Caption in the report: what is shown and how to read it, and what the paper finds."""
         figure = self.figure
         key = KEYS["emm" if figure.emm else figure.plot]
-        lines = (figure.title, figure.source, figure.caption, key)
+        lines = (figure.title, figure.source, figure.caption, self._weights, key)
         return "\n\n".join(line for line in lines if line)
+
+    @property
+    def _weights(self) -> str:
+        """Which networks of others the figure shows."""
+        files = filter(None, (row.settings["model.weights"] for row in self.rows))
+        names = ", ".join(dict.fromkeys(f"``{Path(file).name}``" for file in files))
+        return f"Sampled here: {names}, which others trained." if names else ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +224,19 @@ class Catalog:
         path = self.files[experiment]
         word = experiment if path.is_relative_to(WORKFLOW) else str(path)
         select = {scale: kept} if kept else {}
-        return self.config.model_copy(update={"experiments": (word,), "select": select})
+        weights = {name: file for name, file in self.config.weights.items() if name == experiment}
+        changed = {"experiments": (word,), "select": select, "weights": weights}
+        return self.config.model_copy(update=changed)
+
+    @property
+    def notices(self) -> list[str]:
+        """What the config asks for in vain, a line each."""
+        return [
+            f"config: weights: {name} trains its own network at scale {self.config.scale}, which "
+            "changes its runs"
+            for name, experiment in self.experiments.items()
+            if name in self.config.weights and _rules(name, experiment, self.scale)
+        ]
 
     def run_folder(self, run_id: str) -> Path:
         """Folder of a run's results."""
@@ -249,7 +277,7 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
 def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:
     """Refuse selections and rules for experiments that do not exist, and such forced settings."""
     known = {**shipped_experiments(workflow), **files}
-    named = {f"scale {config.scale}": scale.experiments}
+    named = {f"scale {config.scale}": scale.experiments, "config: weights": config.weights}
     for name, names in config.select.items():
         scale_path(name, "config: select", workflow)
         named[f"config: select: {name}"] = names
@@ -268,16 +296,23 @@ def _rows(
     scale: Scale,
     config: Config,
 ) -> Iterator[Row]:
-    rules = scale.rules | scale.experiments.get(name, {}) if experiment.scaled else {}
+    rules, weights = _rules(name, experiment, scale), config.weights.get(name)
+    given = {"model.weights": weights} if weights and not rules else {}
     for number, item in enumerate(experiment.runs, 1):
         where = f"{path}: runs item {number}"
         for combination in expand(item):
             published = DEFAULTS | recipes[experiment.recipe] | experiment.set | combination
-            published = flatten(parse_recipe(published, where))
+            published |= given
+            published = with_epochs(flatten(parse_recipe(published, where)))
             scaled = transform(published, rules, f"{where} at scale {config.scale}") | config.set
             settings = resolve(flatten(parse_recipe(scaled, where)), where)
             evaluation = _evaluation(settings)
             yield Row(name, published, settings, evaluation.run_id, evaluation.id)
+
+
+def _rules(name: str, experiment: Experiment, scale: Scale) -> dict[str, Rule]:
+    """How a scale transforms the runs of an experiment; empty where it leaves them as published."""
+    return scale.rules | scale.experiments.get(name, {}) if experiment.scaled else {}
 
 
 def _selected(rows: list[Row], config: Config) -> list[Row]:
@@ -310,7 +345,7 @@ def _evaluation(settings: Mapping[str, Any]) -> Evaluation:
     """The evaluation of a row, with the id of its run."""
     content = evaluation_settings(settings)
     slug = f"{settings['eval.num_samples']}samples"
-    if settings["model.arch"] != "optimum":
+    if is_trained(settings):
         slug = f"{_number(settings['train.epochs'])}ep-{slug}"
     return Evaluation(f"{slug}-{digest(content)}", run_id(settings), settings)
 

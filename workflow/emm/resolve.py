@@ -5,9 +5,10 @@ from typing import Any
 
 from emm.data.catalogue import SOURCES, SourceInfo, check_subset, source_info
 from emm.errors import UserError
+from emm.given import check_given, is_trained, unheeded
 from emm.limits import UNETS, check_iddpm, check_network
 from emm.spec import DEFAULTS
-from emm.train.schedules import respaced, training_size
+from emm.train.schedules import epoch_size, respaced, training_size
 
 SAMPLERS = {"iddpm": ("ancestral", "ddim"), "stable_diffusion": ("ddim",)}  # others: heun
 
@@ -32,6 +33,7 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
         )
         _check_path(settings, info)
         _check_dummies(settings)
+        check_given(settings)
         _check_network(settings, settings["data.resolution"] or info.resolution)
         _check_sampling(settings)
         settings["labels.num_classes"] = label_classes(settings)
@@ -48,9 +50,7 @@ def fill(settings: dict[str, Any]) -> SourceInfo:
         settings["data.size"] = info.size
     if _only(settings) is not None:
         if settings["data.num_classes"] not in (None, 1):
-            raise UserError(
-                "data.num_classes: one class is chosen by data.only_class; leave it out"
-            )
+            raise UserError("data.num_classes: data.only_class takes one class; leave it out")
         settings["data.num_classes"] = 1
     if settings["data.num_classes"] is None and info.classes:
         settings["data.num_classes"] = info.classes
@@ -127,12 +127,19 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
         raise UserError("eval.label dummy: the training set has no dummies")
 
 
+def with_epochs(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the train.epochs that train.iterations make, where a run counts in steps."""
+    if settings["train.iterations"] is None or settings["data.size"] is None:
+        return settings
+    images = settings["train.iterations"] * settings["train.batch_size"]
+    return settings | {"train.epochs": images / epoch_size(settings)}
+
+
 def _fix_length(settings: dict[str, Any]) -> None:
-    """train.epochs from train.iterations; whole batches need a whole batch of images."""
+    """Fill in the epochs; whole batches need a whole batch of images."""
+    settings |= with_epochs(settings)
     size, batch = training_size(settings), settings["train.batch_size"]
-    if settings["train.iterations"] is not None:
-        settings["train.epochs"] = settings["train.iterations"] * batch / size
-    if settings["train.order"] == "shuffled" and batch > size:
+    if settings["train.order"] == "shuffled" and batch > size and is_trained(settings):
         raise UserError(
             f"train.batch_size {batch}: train.order shuffled takes whole batches, of {size} images "
             "there is none; use a smaller batch, or order fixed"
@@ -171,10 +178,8 @@ def _true_classes(settings: Mapping[str, Any], given: int) -> int:
 
 def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
     """Equal settings for equal runs: what has no effect goes back to its default."""
-    if settings["model.arch"] == "optimum":
-        training = (key for key in DEFAULTS if key.startswith(("model.", "train.")))
-        settings |= {key: DEFAULTS[key] for key in training if key != "model.arch"}
-        settings |= {"eval.snapshots": DEFAULTS["eval.snapshots"]}
+    if not is_trained(settings):
+        settings |= unheeded(settings)
     if not settings["data.dummy_size"]:
         settings["data.dummy"] = None
     for key, has_effect in _optional(settings).items():

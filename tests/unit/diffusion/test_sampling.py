@@ -394,3 +394,57 @@ def test_the_optimum_with_class_labels_stays_in_the_class(tmp_path):
 def test_the_optimum_of_a_label_without_images_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=r"label \d has no training image"):
         optimum_samples(tmp_path, 100, digits(5, label_kind="true"), "true")
+
+
+DISCRETE = {
+    "model__arch": "iddpm",
+    "model__precond": "cosine",
+    "model__channels": 8,
+    "model__channel_mult": (1, 2),
+    "model__num_blocks": 1,
+    "model__attention_levels": (2,),
+    "model__heads": 2,
+    "model__diffusion_steps": 100,
+    "eval__sampler": "ancestral",
+    "eval__steps": 5,
+}
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_a_discrete_image_depends_on_its_seed_alone(sampler):
+    recipe = recipe_of(**DISCRETE | {"eval__sampler": sampler}, eval__num_samples=70)
+    subset = digits(10)
+    denoiser = trained_looking(recipe, subset)
+    noise, labels = draw_inputs(recipe, subset)
+    whole = sample(denoiser, noise, labels, recipe, CPU, 70)
+    parts = sample(denoiser, noise, labels, recipe, CPU, 30)
+    differing = np.abs(whole.astype(int) - parts)
+    assert differing.max() <= 1
+    assert (differing > 0).mean() < 0.01
+    few = recipe_of(**DISCRETE | {"eval__sampler": sampler}, eval__num_samples=3)
+    assert np.array_equal(sample(denoiser, noise[:3], labels, few, CPU, 70), whole[:3])
+
+
+def test_ancestral_noise_is_new_at_each_step_and_image():
+    part, like = torch.tensor([0, 1, 64, 65, 65]), torch.empty(5, 1, 8, 8)
+    steps = [noise for _, noise in zip(range(3), sampling._noises(0, part, like), strict=False)]
+    drawn = torch.stack(steps)[:, :4].flatten(0, 1).flatten(1)
+    assert len(torch.unique(drawn, dim=0)) == 12
+    assert torch.equal(steps[0][3], steps[0][4])  # the same image, filled in
+    assert stats.kstest(drawn.flatten(), "norm").pvalue > 1e-3
+
+
+def test_labels_of_the_data_or_the_dummies_are_all_the_same():
+    dummies = load_source("random_ink", size=4, resolution=8)
+    subset = digits(6, only_class="3", dummies=dummies, dummy_size=4, label_kind="true")
+    latents = {}
+    for which, label in (("data", 0), ("dummy", 1)):
+        noise, labels = draw_inputs(recipe_of(eval__label=which), subset)
+        assert labels.tolist() == [label] * 5
+        latents[which] = noise
+    drawn, _ = draw_inputs(recipe_of(), subset)
+    assert torch.equal(latents["data"], drawn)
+    assert torch.equal(latents["dummy"], drawn)
+    several = digits(20, dummies=dummies, dummy_size=4, label_kind="true")
+    with pytest.raises(UserError, match=r"eval\.label data: .* have 10 labels"):
+        draw_inputs(recipe_of(eval__label="data"), several)
