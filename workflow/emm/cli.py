@@ -183,6 +183,25 @@ def _rate(ema: float) -> float:
 
 
 @app.command()
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A .pkl of EDM's code, .pt, or .safetensors.")],
+    to: Annotated[Path, typer.Option(help="Folder of the run that is made.")],
+    subset: Subset,
+    recipe: Annotated[str, typer.Option(help="The network: a name in recipes.yaml.")] = "edm",
+    set: Set = [],  # noqa: B006
+) -> None:
+    """Make a run of a network that others trained, for `emm sample`. No code of theirs is run."""
+    _limit_threads(1)
+    from emm.listing import recipe_settings
+    from emm.train.given import import_run
+
+    settings = recipe_settings(recipe, set, settings_from)
+    named = {pair.partition("=")[0] for pair in set}
+    content = import_run(file, settings, named, subset, to)
+    print(f"{content['run']}: {content['parameters']:,} parameters")
+
+
+@app.command()
 def sample(
     run: Annotated[Path, typer.Option(help="Record of a run, as `emm train` writes it.")],
     subset: Subset,

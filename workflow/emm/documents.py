@@ -177,6 +177,11 @@ class Config(Settings):
         "any of its items allows",
     )
     set: Texts = Field({}, description="Settings forced on every run")
+    weights: dict[str, str] = Field(
+        {},
+        description="By experiment: file of weights that others trained, which its runs take "
+        "instead of training, where the scale leaves them as published",
+    )
     results: str = Field("results", description="Folder for everything the workflow writes")
     cache: str = Field("data", description="Folder for downloaded and supplied data")
     threads: int = Field(1, ge=1, description="CPU threads of a training or sampling job")

@@ -56,7 +56,8 @@ def run_id(settings: Mapping[str, Any]) -> str:
     """Readable slug and hash of a run."""
     s = settings
     network = f"c{s['model.channels']}b{s['model.num_blocks']}" if is_unet(s) else ""
-    parts = [_subset_slug(s), s["model.arch"].replace("_", "-"), network]
+    given = "weights" if s["model.weights"] else ""
+    parts = [_subset_slug(s), s["model.arch"].replace("_", "-"), network, given]
     return "-".join([*filter(None, parts), digest([RECIPE_VERSION, identity(s)])])
 
 

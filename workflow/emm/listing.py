@@ -87,7 +87,7 @@ def network_facts(
     from emm import nets
     from emm.nets.cost import forward_flops, layers, parameters
 
-    settings = _network_settings(recipe, pairs, read)
+    settings = recipe_settings(recipe, pairs, read)
     model = Recipe.model_validate(nested(settings)).model
     if model.arch == "optimum":
         raise UserError("the optimum has no network")
@@ -109,9 +109,10 @@ def network_facts(
     }
 
 
-def _network_settings(
+def recipe_settings(
     recipe: str, pairs: list[str], read: Callable[[list[str]], Mapping[str, Any]]
 ) -> dict[str, Any]:
+    """Dotted settings of a recipe, with KEY=VALUE pairs over them."""
     recipes = load_recipes()
     if recipe not in recipes:
         raise UserError(f"--recipe: no recipe {recipe!r}{suggestion(recipe, recipes)}")

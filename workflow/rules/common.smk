@@ -45,6 +45,8 @@ PUBLISHED = [relpath(path) for path in published_files()]
 
 onstart:
     start_without_limit(workflow)
+    for notice in CATALOG.notices:
+        print(f"note: {notice}", file=sys.stderr)
 
 
 wildcard_constraints:

@@ -7,6 +7,7 @@ rule sample:
         # A longer training writes the record again, and the checkpoints sampled here stay the same.
         record=ancient(f"{RUN}/run.yaml"),
         subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
+        given=lambda w: RUNS[w.run].given,  # for a record made from it is ancient too
     output:
         temp(directory(f"{EVALUATION}/samples")),
     log:

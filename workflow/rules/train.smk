@@ -1,4 +1,5 @@
-# In:  a subset. Out: run.yaml, the record of the training, written last, and its metrics.
+# In:  a subset, and the weights or the code of a network that is not trained here. Out: run.yaml,
+# the record of the training, written last, and its metrics.
 #
 # Checkpoints and the state that a killed training resumes from stand beside them. They are not
 # declared: Snakemake removes declared outputs before each attempt.
@@ -7,6 +8,7 @@
 rule train:
     input:
         subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
+        given=lambda w: RUNS[w.run].given,
     output:
         record=f"{RUN}/run.yaml",
         metrics=f"{RUN}/metrics.parquet",
@@ -16,7 +18,7 @@ rule train:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
     threads: THREADS
     resources:
-        gpu=lambda w: int(not RUNS[w.run].is_optimum),  # nothing is trained
+        gpu=lambda w: int(RUNS[w.run].is_trained),
         mem_mb=8000,
         runtime=1440,
     params:

@@ -11,6 +11,7 @@ from emm.analyse.names import SIZE, is_metric, plain_text, series_label, value_n
 from emm.documents import Claim
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Filter, Row, parse_filter, shows, value_of
+from emm.given import is_trained
 from emm.masks import DERIVED, derived
 from emm.spec import DEFAULTS
 from emm.train.schedules import epoch_at, evaluated_steps
@@ -279,7 +280,7 @@ def _sample_sizes(row: Row, allowed: Sequence[list[int]]) -> list[Entry]:
 
 def _checkpoints(row: Row, before: float | None) -> list[Entry]:
     """The evaluated checkpoints up to a published epoch, evenly thinned."""
-    if row.settings["model.arch"] == "optimum":
+    if not is_trained(row.settings):
         return []
     entries = [
         Entry(row, step, float(f"{epoch_at(step, row.settings) / time_factor(row):.6g}"))

@@ -19,6 +19,7 @@ from emm.analyse.names import SIZE
 from emm.analyse.names import metric as column
 from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, Item, Place, time_factor
 from emm.data.catalogue import source_info
+from emm.given import OPTIMUM, OWN, is_trained
 from emm.score.criteria import best_checkpoint
 from emm.seeds import derive
 from emm.spec import DEFAULTS, Recipe, nested
@@ -137,7 +138,7 @@ class Measurements:
 
     def ratio(self, entry: Entry, row: pd.Series) -> Draws:
         """Fractions (1 + DRAWS,) of memorized samples at a row of the table."""
-        trained = entry.row.settings["model.arch"] != "optimum"
+        trained = is_trained(entry.row.settings)
         counts = int(row["n_memorized"]), int(row["n_samples"])
         return self._ratio(
             entry.evaluation, entry.row.run_id if trained else "", int(row["step"]), *counts
@@ -218,8 +219,8 @@ def _generator(purpose: str, *names: str) -> np.random.Generator:
 
 
 def million_parameters(settings: Any) -> float:
-    """Parameters of a run's network in millions; 0 for the optimum."""
-    if settings["model.arch"] == "optimum":
+    """Parameters of a run's network in millions; 0 for the optimum and for a user's denoiser."""
+    if settings["model.arch"] in (OPTIMUM, OWN):
         return 0.0
     network = {key: value for key, value in settings.items() if key.startswith("model.")}
     keys = ("data.dataset", "data.resolution", "labels.num_classes")

@@ -13,19 +13,21 @@ from torch import Tensor
 
 from emm.data.stage import Subset, read_subset
 from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.callables import make_denoiser
 from emm.diffusion.discrete import grey_levels
 from emm.diffusion.optimum import Optimum
 from emm.diffusion.precondition import PRECONDITIONINGS, karras_sigmas, to_uint8, to_unit
 from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
 from emm.files import read_arrays, write_arrays, write_text
+from emm.given import OPTIMUM, OWN
 from emm.seeds import derive
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
 from emm.train.device import as_tensors, build_denoiser, choose_device
 from emm.train.progress import Progress
 from emm.train.schedules import epoch_at, evaluated_steps, respaced
-from emm.train.stage import OPTIMUM, read_run, require_fit
+from emm.train.stage import read_run, require_fit
 
 NOISE_BLOCK = 64
 
@@ -125,9 +127,10 @@ def _denoisers(
     device: torch.device,
 ) -> Iterator[tuple[int, DenoiserFunction]]:
     """Steps and their denoisers, one at a time."""
-    if recipe.model.arch == OPTIMUM:
+    if recipe.model.arch in (OPTIMUM, OWN):
         images, labels = as_tensors(subset, device)
-        yield 0, Optimum(to_unit(images), labels)
+        images, own = to_unit(images), recipe.model.denoiser
+        yield 0, make_denoiser(own, images, labels) if own else Optimum(images, labels)
         return
     files = {entry["step"]: run_path.parent / entry["file"] for entry in content["checkpoints"]}
     denoiser = build_denoiser(recipe, subset, device).eval()

@@ -6,13 +6,14 @@ from emm.errors import UserError
 from emm.limits import UNETS
 from emm.nets.iddpm import IDDPMUNet
 from emm.nets.unet import UNet
+from emm.nets.weights import load_published, read_weights
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ddpmpp": {"encoder": "standard", "resample_filter": (1, 1), "time_feature_mult": 1},
     "ncsnpp": {"encoder": "residual", "resample_filter": (1, 3, 3, 1), "time_feature_mult": 2},
 }
 
-__all__ = ["ARCHITECTURES", "IDDPMUNet", "UNet", "build"]
+__all__ = ["ARCHITECTURES", "IDDPMUNet", "UNet", "build", "load_published", "read_weights"]
 
 
 def build(

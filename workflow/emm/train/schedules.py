@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from emm.errors import UserError
+from emm.given import is_trained
+from emm.sd import STABLE_DIFFUSION
 
 PUBLISHED_EMA = 0.99929
 EMA_HALF_LIFE = 500_000  # images; 0.5 ** (512 / 500_000) is the published 0.99929
@@ -89,7 +91,12 @@ def snapshot_steps(snapshots: str | int, epochs: float, size: int, batch_size: i
 
 
 def evaluated_steps(settings: Mapping[str, Any]) -> list[int]:
-    """The `snapshot_steps` of a run and an evaluation, given as dotted settings."""
+    """The `snapshot_steps` of a run and an evaluation, given as dotted settings.
+
+    A run that trains nothing has the step 0.
+    """
+    if not is_trained(settings):
+        return [0]
     keys = ("eval.snapshots", "train.epochs")
     batch_size = settings["train.batch_size"]
     return snapshot_steps(*(settings[key] for key in keys), epoch_size(settings), batch_size)
@@ -107,7 +114,7 @@ def epoch_size(settings: Mapping[str, Any]) -> int:
     one: 100 images at batch 64 are 2 steps.
     """
     size, batch_size = training_size(settings), settings["train.batch_size"]
-    partial = settings["model.arch"] == "stable_diffusion"
+    partial = settings["model.arch"] == STABLE_DIFFUSION
     return math.ceil(size / batch_size) * batch_size if partial else size
 
 

@@ -13,13 +13,12 @@ import yaml
 from emm.data.stage import Subset, read_subset
 from emm.errors import UserError
 from emm.files import checked, exclusive, write_text
+from emm.given import OPTIMUM, is_trained
 from emm.ids import identity, run_id
 from emm.provenance import provenance
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
 from emm.train import METRICS
 from emm.train.schedules import epoch_at, evaluated_steps
-
-OPTIMUM = "optimum"
 
 
 def train_run(
@@ -43,13 +42,11 @@ def train_run(
     require_fit(subset, flatten(recipe), subset_path)
     settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     steps = sorted({s for pair in record for s in _steps(pair, settings)})
-    if recipe.model.arch == OPTIMUM:
-        summary = {"parameters": 0, "device": "cpu", "seconds": 0.0}
-        checkpoints = [{"step": 0, "epoch": 0.0, "file": None}]
-        _write_metrics(output.with_name("metrics.parquet"), [])
-    else:
+    if is_trained(settings):
         summary, steps = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
         checkpoints = [_entry(step, settings) for step in steps]
+    else:
+        summary, checkpoints = _untrained(recipe, subset, ema, output.parent)
     content = {
         "run": run_id(settings),
         "recipe_version": RECIPE_VERSION,
@@ -127,6 +124,25 @@ def _train(
         "loss": rows[-1][2],
     }
     return summary, recorded
+
+
+def _untrained(
+    recipe: Recipe, subset: Subset, ema: Sequence[float], folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the record says of a run that trains nothing, and its one checkpoint."""
+    summary = {"parameters": 0, "device": "cpu", "seconds": 0.0}
+    checkpoint = {"step": 0, "epoch": 0.0, "file": None}
+    if recipe.model.weights is not None:
+        from emm.train.given import import_weights
+
+        summary |= import_weights(recipe, subset, ema, folder)
+        checkpoint = _entry(0, flatten(recipe) | {"data.size": len(subset)})
+    elif recipe.model.arch != OPTIMUM:
+        from emm.train.given import describe_denoiser
+
+        summary |= describe_denoiser(recipe)
+    _write_metrics(folder / "metrics.parquet", [])
+    return summary, [checkpoint]
 
 
 def _identity(settings: Mapping[str, Any], subset: Subset) -> str:

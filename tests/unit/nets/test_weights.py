@@ -1,0 +1,321 @@
+"""Weights that others trained: every format, bit for bit, and files that are refused."""
+
+import collections
+import io
+import json
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from emm import nets
+from emm.errors import UserError
+from emm.nets import ARCHITECTURES, IDDPMUNet, UNet, load_published, read_weights
+from emm.nets.pickled import read_pickle
+from emm.nets.published import from_edm_state_dict
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def golden(name: str) -> tuple[dict, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Configuration, published state dict, and inputs and outputs of a golden file."""
+    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as archive:
+        config = json.loads(archive.metadata()["config"])
+        tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
+    state = {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith(("param.", "buff"))}
+    return config, state, tensors
+
+
+def unet(config: dict) -> UNet:
+    arch = "ncsnpp" if config["encoder_type"] == "residual" else "ddpmpp"
+    return UNet(
+        resolution=config["img_resolution"],
+        channels=config["channels"],
+        channel_mult=config["channel_mult"],
+        num_blocks=config["num_blocks"],
+        attention_levels=(config["attention_level"],),
+        time_embedding=config["embedding_type"],
+        label_dim=config["label_dim"],
+        skip_mask=config["skip_mask"],
+        **ARCHITECTURES[arch],
+    )
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    """The state dict of a small network of EDM's code."""
+    return golden("ddpmpp_vp")[1]
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["ddpmpp_vp", "ddpmpp_edm_labels10", "ncsnpp_ve"])
+def test_a_pickle_gives_the_network_that_its_tensors_give(tmp_path, edm_pickle, name):
+    config, state, tensors = golden(name)
+    weights = read_weights(edm_pickle(tmp_path / "network-snapshot-002500.pkl", state))
+    assert_same(weights.tensors, {f"model.{name}": tensor for name, tensor in state.items()})
+    network, direct = unet(config).eval(), unet(config)
+    assert load_published(network, weights.tensors) == []
+    direct.load_state_dict(from_edm_state_dict(state, direct))
+    assert_same(network.state_dict(), direct.state_dict())
+    with torch.no_grad():
+        labels = tensors.get("input.labels")
+        output = network(tensors["network.input"], tensors["network.c_noise"], labels)
+    expected = tensors["network.output"]
+    assert (output - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_what_a_pickle_says_of_itself(tmp_path, edm_pickle, state):
+    weights = read_weights(edm_pickle(tmp_path / "a.pkl", state, "VPPrecond", beta_d=19.9))
+    assert weights.kind == "VPPrecond"
+    assert weights.constants["beta_d"] == 19.9
+    assert weights.constants["img_resolution"] == 32
+
+
+def test_half_precision_is_read_as_float32(tmp_path, edm_pickle, state):
+    half = {name: tensor.half() for name, tensor in state.items()}
+    weights = read_weights(edm_pickle(tmp_path / "a.pkl", half))
+    single = {f"model.{name}": tensor.float() for name, tensor in half.items()}
+    assert_same(weights.tensors, single)
+    assert {tensor.dtype for tensor in weights.tensors.values()} == {torch.float32}
+
+
+def test_tensors_that_share_or_stride_a_storage(tmp_path, edm_pickle):
+    whole = torch.arange(24.0).view(4, 6)
+    views = {"a.weight": whole, "b.weight": whole.t(), "c.weight": whole[1:3, ::2]}
+    weights = read_weights(edm_pickle(tmp_path / "a.pkl", views))
+    assert_same(weights.tensors, {f"model.{name}": tensor for name, tensor in views.items()})
+
+
+def test_the_input_of_augmentations_is_left_out_and_named(tmp_path, edm_pickle):
+    config, state, _ = golden("ddpmpp_vp")
+    network, plain = unet(config), unet(config)
+    load_published(plain, state)
+    augmented = state | {"map_augment.weight": torch.ones(16, 9)}
+    weights = read_weights(edm_pickle(tmp_path / "a.pkl", augmented))
+    assert load_published(network, weights.tensors) == ["map_augment.weight"]
+    assert_same(network.state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "legacy"])
+@pytest.mark.parametrize("name", ["iddpm_uncond", "ddpmpp_vp"])
+def test_state_dicts_in_files_of_torch_and_safetensors(tmp_path, name, suffix):
+    _, state, _ = golden(name)
+    path = tmp_path / f"ema_0.9999_001000.{suffix}"
+    if suffix == "safetensors":
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=suffix == "pt")
+    weights = read_weights(path)
+    assert weights.kind == ""
+    assert_same(weights.tensors, state)
+
+
+def test_a_network_of_improved_diffusion(tmp_path):
+    config, state, tensors = golden("iddpm_uncond")
+    torch.save(state, tmp_path / "ema.pt")
+    network = IDDPMUNet(
+        resolution=config["image_size"],
+        channels=config["channels"],
+        channel_mult=config["channel_mult"],
+        num_blocks=config["num_res_blocks"],
+        attention_levels=[
+            (config["image_size"] // pixels).bit_length()
+            for pixels in config["attention_resolutions"]
+        ],
+        heads=config["num_heads"],
+        learned_variance=config["learn_sigma"],
+    ).eval()
+    load_published(network, read_weights(tmp_path / "ema.pt").tensors)
+    with torch.no_grad():
+        output = network(tensors["input.x"], tensors["input.time"])
+    expected = tensors["network.output"]
+    assert (output - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_state_dict_with_our_own_names(tmp_path):
+    config, state, _ = golden("ncsnpp_ve")
+    network, other = unet(config), unet(config)
+    load_published(network, state)
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    load_published(other, read_weights(tmp_path / "own.safetensors").tensors)
+    assert_same(other.state_dict(), network.state_dict())
+    wrong = network.state_dict() | {"stem.bias": torch.zeros(3)}
+    with pytest.raises(UserError, match=r"tensor stem.bias has shape \(3,\)"):
+        load_published(other, wrong)
+
+
+@pytest.mark.parametrize("key", ["ema", "model", "state_dict"])
+def test_one_entry_of_several(tmp_path, state, key):
+    torch.save({key: state, "step": 5, "optimizer": {"lr": 0.1}}, tmp_path / "a.pt")
+    assert_same(read_weights(tmp_path / "a.pt").tensors, state)
+
+
+class Payload:
+    """Runs a command when it is unpickled by pickle itself."""
+
+    def __init__(self, call, *given):
+        self.call, self.given = call, given
+
+    def __reduce__(self):
+        return self.call, self.given
+
+
+PAYLOADS = {
+    "posix.system": Payload(os.system, "touch was_run"),
+    "subprocess.Popen": Payload(subprocess.Popen, ["touch", "was_run"]),
+    "builtins.exec": Payload(exec, "open('was_run', 'w')"),
+    "builtins.eval": Payload(eval, "open('was_run', 'w')"),
+    "builtins.getattr": Payload(getattr, os, "system"),
+    "_io.open": Payload(io.open, "was_run", "w"),
+    "collections.Counter": collections.Counter("ab"),
+}
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+@pytest.mark.parametrize("place", ["beside", "inside", "instead", "torch"])
+def test_a_file_that_names_anything_else_is_refused(
+    tmp_path, monkeypatch, edm_pickle, state, name, place
+):
+    """Before anything of it runs, and by the name."""
+    monkeypatch.chdir(tmp_path)
+    path, payload = tmp_path / "a.pkl", PAYLOADS[name]
+    if name == "builtins.getattr":
+        payload = Payload(getattr, "text", "upper")  # modules cannot be pickled
+    if place == "instead":
+        path.write_bytes(pickle.dumps(payload))
+    elif place == "torch":
+        torch.save({"state_dict": state, "other": payload}, path)
+    elif place == "beside":
+        edm_pickle(path, state, extra={"payload": payload})
+    else:
+        edm_pickle(path, state, hidden=[payload])
+    with pytest.raises(UserError) as refusal:
+        read_weights(path)
+    assert str(refusal.value).startswith(f"{path}: refused: it names {name}")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"cos\nsystem\n(S'touch was_run'\ntR.",
+        b"(S'touch was_run'\nios\nsystem\n.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\rtouch was_run\x85R.",
+    ],
+    ids=["GLOBAL", "INST", "STACK_GLOBAL"],
+)
+def test_names_are_refused_in_every_way_of_writing_them(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.pkl"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=r"refused: it names os.system"):
+        read_weights(path)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_storage_is_not_unpickled_either(tmp_path, monkeypatch):
+    """What torch.storage._load_from_bytes would load is a pickle of its own."""
+    monkeypatch.chdir(tmp_path)
+    inner = io.BytesIO()
+    torch.save(PAYLOADS["posix.system"], inner, _use_new_zipfile_serialization=False)
+    load = Payload(torch.storage._load_from_bytes, inner.getvalue())
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": {"weight": load}}))
+    with pytest.raises(UserError, match=r"a.pkl: damaged.*posix.system"):
+        read_weights(tmp_path / "a.pkl")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_the_source_in_a_pickle_is_not_run(tmp_path, monkeypatch, edm_pickle, state):
+    monkeypatch.chdir(tmp_path)
+    path = edm_pickle(tmp_path / "a.pkl", state)
+    assert b"source_was_run" in path.read_bytes()
+    read_weights(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.pkl"]
+
+
+def test_stand_ins_are_new_in_every_file(tmp_path, state):
+    """A file that writes to one leaves no trace in the next."""
+    text = b"\x80\x04\x8c\x17torch.nn.modules.linear\x8c\x06Linear\x93N}\x8c\x04kind\x8c\x03bad"
+    (tmp_path / "a.pkl").write_bytes(text + b"s\x86b.")
+    changed = read_pickle(tmp_path / "a.pkl")
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(torch.nn.Linear(2, 2)))
+    assert changed.kind == "bad"
+    assert read_weights(tmp_path / "b.pkl").kind == "Linear"
+
+
+@pytest.mark.parametrize("size", [(100,), (2, 50), (2**40,)])
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path, size):
+    storage = Payload(torch.storage._load_from_bytes, _bytes(torch.zeros(6)))
+    given = (storage, 0, size, (1,) * len(size), False, {})
+    rebuilt = Payload(torch._utils._rebuild_tensor_v2, *given)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": {"weight": rebuilt}}))
+    with pytest.raises(UserError, match=r"a.pkl: damaged"):
+        read_weights(tmp_path / "a.pkl")
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    stream = io.BytesIO()
+    storage = torch.storage.TypedStorage(
+        wrap_storage=tensor.untyped_storage(), dtype=tensor.dtype, _internal=True
+    )
+    torch.save(storage, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pt", "safetensors"])
+@pytest.mark.parametrize("cut", [0, 3, 40, -20])
+def test_a_file_that_is_cut_off_is_one_line(tmp_path, edm_pickle, state, suffix, cut):
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "pkl":
+        edm_pickle(path, state)
+    elif suffix == "pt":
+        torch.save(state, path)
+    else:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match=rf"a.{suffix}: damaged, or ") as error:
+        read_weights(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_does_not_exist(tmp_path):
+    with pytest.raises(UserError, match=r"a.pkl: no such file"):
+        read_weights(tmp_path / "a.pkl")
+    with pytest.raises(UserError, match=r"cannot be read"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, [], {"ema": {}}, {"ema": {"weight": 3}}, "text"])
+def test_a_file_without_a_network(tmp_path, content):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"a.pkl: holds no network; it should be a state dict"):
+        read_weights(tmp_path / "a.pkl")
+
+
+def test_a_module_without_tensors(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": torch.nn.SiLU()}))
+    with pytest.raises(UserError, match=r"a.pkl: its SiLU holds no tensors"):
+        read_weights(tmp_path / "a.pkl")
+
+
+def test_a_module_that_holds_itself(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    module._modules["again"] = module
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": module}))
+    with pytest.raises(UserError, match=r"a.pkl: damaged: its Linear is no module"):
+        read_weights(tmp_path / "a.pkl")
+
+
+def test_the_public_functions_are_those_of_the_package():
+    assert {"load_published", "read_weights"} <= set(nets.__all__)
