@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from emm.diffusion.discrete import DiscreteDiffusion, cosine_betas, grey_levels
-from emm.train.schedules import respaced
 from emm.errors import UserError
+from emm.train.schedules import respaced
 
 PUBLISHED = DiscreteDiffusion.cosine(4000)
 # eps_hat = 0.1, v = 0.2, x0 = 0.3, eps = 0.7 everywhere: step, x_t, bound x 4, loss, and, with
