@@ -5,6 +5,7 @@ from typing import Any
 
 from emm.data.catalogue import source_info
 from emm.limits import UNETS
+from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, RECIPE_VERSION, Train, differing, digest
 
 CROSS = ("data.cross_width", "data.cross_position", "data.cross_margin")
@@ -57,6 +58,7 @@ def run_id(settings: Mapping[str, Any]) -> str:
     s = settings
     network = f"c{s['model.channels']}b{s['model.num_blocks']}" if is_unet(s) else ""
     given = "weights" if s["model.weights"] else ""
+    network = s["model.caption"] if s["model.arch"] == STABLE_DIFFUSION else network
     parts = [_subset_slug(s), s["model.arch"].replace("_", "-"), network, given]
     return "-".join([*filter(None, parts), digest([RECIPE_VERSION, identity(s)])])
 

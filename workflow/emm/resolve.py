@@ -7,10 +7,12 @@ from emm.data.catalogue import SOURCES, SourceInfo, check_subset, source_info
 from emm.errors import UserError
 from emm.given import check_given, is_trained, unheeded
 from emm.limits import UNETS, check_iddpm, check_network
+from emm.sd import STABLE_DIFFUSION
+from emm.sd import limits as fine_tuning
 from emm.spec import DEFAULTS
 from emm.train.schedules import epoch_size, respaced, training_size
 
-SAMPLERS = {"iddpm": ("ancestral", "ddim"), "stable_diffusion": ("ddim",)}  # others: heun
+SAMPLERS = {"iddpm": ("ancestral", "ddim"), STABLE_DIFFUSION: ("ddim",)}  # others: heun
 
 
 def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
         _check_path(settings, info)
         _check_dummies(settings)
         check_given(settings)
+        fine_tuning.check(settings, info)
         _check_network(settings, settings["data.resolution"] or info.resolution)
         _check_sampling(settings)
         settings["labels.num_classes"] = label_classes(settings)
@@ -180,6 +183,8 @@ def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
     """Equal settings for equal runs: what has no effect goes back to its default."""
     if not is_trained(settings):
         settings |= unheeded(settings)
+    if settings["model.arch"] == STABLE_DIFFUSION:
+        settings |= fine_tuning.unheeded(settings)
     if not settings["data.dummy_size"]:
         settings["data.dummy"] = None
     for key, has_effect in _optional(settings).items():
@@ -196,7 +201,7 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
     sources = {settings["data.dataset"], settings["data.dummy"]} - {None}
     generated = any(source_info(name).generated for name in sources)
     iddpm = settings["model.arch"] == "iddpm"
-    diffusers = settings["model.arch"] == "stable_diffusion"
+    diffusers = settings["model.arch"] == STABLE_DIFFUSION
     return {
         "data.seed": generated or settings["data.selection"] == "random",
         "data.cross_width": mondrian,
@@ -208,7 +213,6 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
         "model.skip_mask": not iddpm,
         "model.heads": iddpm,
         "model.diffusion_steps": iddpm,
-        "model.base": diffusers,
         "model.caption": diffusers,
         "train.accumulation": diffusers,
         "eval.rounding": iddpm,

@@ -21,11 +21,12 @@ def gradients(parts: list[torch.Tensor], step: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_adam_equals_torchs_step_by_step(weight_decay, fused):
+@pytest.mark.parametrize("theirs_is", [torch.optim.Adam, torch.optim.AdamW])
+def test_adam_equals_torchs_step_by_step(theirs_is, weight_decay, fused):
     ours, theirs = network(), network()
     flat = FlatParameters(ours)
-    adam = Adam(flat.values, weight_decay)
-    optimizer = torch.optim.Adam(
+    adam = Adam(flat.values, weight_decay, decoupled=theirs_is is torch.optim.AdamW)
+    optimizer = theirs_is(
         theirs.parameters(), lr=0, eps=1e-8, weight_decay=weight_decay, fused=fused
     )
     for step in range(60):
@@ -47,6 +48,13 @@ def test_decay_is_coupled():
     values = torch.tensor([1.0, -4.0])
     Adam(values, weight_decay=0.5).step(torch.zeros(2), lr=0.01)
     torch.testing.assert_close(values, torch.tensor([0.99, -3.99]))
+
+
+def test_decay_is_decoupled_where_that_is_asked():
+    """The penalty shrinks the values by its share of the learning rate, whatever their size."""
+    values = torch.tensor([1.0, -4.0])
+    Adam(values, weight_decay=0.5, decoupled=True).step(torch.zeros(2), lr=0.01)
+    torch.testing.assert_close(values, torch.tensor([0.995, -3.98]))
 
 
 def test_parameters_are_views_of_one_tensor():

@@ -21,6 +21,7 @@ from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
 from emm.files import read_arrays, write_arrays, write_text
 from emm.given import OPTIMUM, OWN
+from emm.sd import STABLE_DIFFUSION
 from emm.seeds import derive
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
@@ -55,25 +56,57 @@ def sample_run(
     subset = read_subset(subset_path)
     require_fit(subset, settings, subset_path)
     device = choose_device(recipe.train.device)
-    noise, labels = draw_inputs(recipe, subset)
     partial = output.with_name(f"{output.name}.partial")
     token = digest([content["run"], content["made"]["date"], dict(evaluation)])
-    entries = []
-    for step, denoiser in _denoisers(recipe, settings, content, run_path, subset, device):
-        path = partial / f"step-{step:08d}.npz"
-        if not _is_done(path, token):
+    others = {}
+    if recipe.model.arch == STABLE_DIFFUSION:
+        from emm.sd.sample import write_samples
+
+        files = _checkpoint_files(run_path, content, settings)
+        others = write_samples(recipe, subset, files, partial, token, device, batch_size)
+        steps = list(files)
+    else:
+        denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
+        steps = _write_samples(denoisers, recipe, subset, partial, token, device, batch_size)
+    entries = [
+        {"step": step, "epoch": epoch_at(step, settings), "file": sample_file(step)}
+        for step in steps
+    ]
+    index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
+    write_text(partial / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
+    _publish(partial, output, {SAMPLE_INDEX, *map(sample_file, steps), *others.values()})
+
+
+def _write_samples(
+    denoisers: Iterator[tuple[int, DenoiserFunction]],
+    recipe: Recipe,
+    subset: Subset,
+    folder: Path,
+    token: str,
+    device: torch.device,
+    batch_size: int,
+) -> list[int]:
+    """Sample each denoiser into its file, unless that is done; returns the steps."""
+    noise, labels = draw_inputs(recipe, subset)
+    steps = []
+    for step, denoiser in denoisers:
+        path = folder / sample_file(step)
+        if not is_done(path, token):
             with Progress(f"{path.stem}: image", len(noise)) as progress:
                 images = sample(denoiser, noise, labels, recipe, device, batch_size, progress)
             extra = {} if labels is None else {"labels": labels.numpy()}
             write_arrays(path, {"images": images, "token": np.str_(token), **extra})
-        entry = {"step": step, "epoch": epoch_at(step, settings), "file": path.name}
-        entries.append(entry)
-    index = {"run": content["run"], "evaluation": name, "settings": settings}
-    write_text(partial / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
-    _publish(partial, output, {SAMPLE_INDEX, *(entry["file"] for entry in entries)})
+        steps.append(step)
+    return steps
 
 
-def _is_done(path: Path, token: str) -> bool:
+def sample_file(step: int) -> str:
+    """Name of the file with the samples of a checkpoint."""
+    return f"step-{step:08d}.npz"
+
+
+def is_done(path: Path, token: str) -> bool:
+    """Whether a file of samples is whole and belongs to this call."""
     try:
         return str(read_arrays(path).get("token")) == token
     except UserError:
@@ -132,17 +165,26 @@ def _denoisers(
         images, own = to_unit(images), recipe.model.denoiser
         yield 0, make_denoiser(own, images, labels) if own else Optimum(images, labels)
         return
-    files = {entry["step"]: run_path.parent / entry["file"] for entry in content["checkpoints"]}
     denoiser = build_denoiser(recipe, subset, device).eval()
-    for step in evaluated_steps(settings):
-        if step not in files:
-            known = ", ".join(map(str, files))
-            raise UserError(f"{run_path}: has no checkpoint at step {step}; there are {known}")
-        _load_average(denoiser.network, files[step], recipe.train.ema)
+    for step, file in _checkpoint_files(run_path, content, settings).items():
+        load_average(denoiser.network, file, recipe.train.ema)
         yield step, denoiser
 
 
-def _load_average(network: torch.nn.Module, path: Path, ema: float) -> None:
+def _checkpoint_files(
+    run_path: Path, content: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[int, Path]:
+    """Steps that an evaluation asks for, with their files; UserError for one that is not there."""
+    files = {entry["step"]: run_path.parent / entry["file"] for entry in content["checkpoints"]}
+    steps = evaluated_steps(settings)
+    for step in steps:
+        if step not in files:
+            known = ", ".join(map(str, files))
+            raise UserError(f"{run_path}: has no checkpoint at step {step}; there are {known}")
+    return {step: files[step] for step in steps}
+
+
+def load_average(network: torch.nn.Module, path: Path, ema: float) -> None:
     """Load the EMA weights of one rate, and the fixed buffers, into a network."""
     tensors, metadata = checkpoint.load(path)
     if ema not in metadata["ema"]:

@@ -16,9 +16,10 @@ from emm.files import checked, exclusive, write_text
 from emm.given import OPTIMUM, is_trained
 from emm.ids import identity, run_id
 from emm.provenance import provenance
+from emm.sd import STABLE_DIFFUSION
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
 from emm.train import METRICS
-from emm.train.schedules import epoch_at, evaluated_steps
+from emm.train.schedules import epoch_at, epoch_size, evaluated_steps
 
 
 def train_run(
@@ -109,16 +110,21 @@ def _train(
     device = choose_device(recipe.train.device)
     settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     key = _identity(settings, subset)
-    plan = Plan(key, recipe.train, len(subset), tuple(ema), tuple(steps), save_seconds)
-    denoiser = build_denoiser(recipe, subset, device)
-    images, labels = as_tensors(subset, device)
+    size = epoch_size(settings)
+    plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds)
     with exclusive(folder), Progress("step", plan.steps) as progress:
-        state = train(denoiser, images, labels, plan, folder, progress)
+        if recipe.model.arch == STABLE_DIFFUSION:
+            from emm.sd.finetune import fine_tune
+
+            state = fine_tune(recipe, subset, plan, folder, device, progress)
+        else:
+            denoiser = build_denoiser(recipe, subset, device)
+            state = train(denoiser, *as_tensors(subset, device), plan, folder, progress)
     recorded = recorded_steps(folder, plan.identity, ema)
     rows = [row for row in state.metrics if row[0] <= recorded[-1]]
     _write_metrics(folder / "metrics.parquet", rows)
     summary = {
-        "parameters": parameters(denoiser.network),
+        "parameters": parameters(state.flat.network),
         "device": _device_name(device),
         "seconds": round(rows[-1][4], 3),
         "loss": rows[-1][2],
@@ -149,7 +155,10 @@ def _identity(settings: Mapping[str, Any], subset: Subset) -> str:
     """Digest of all that decides a trajectory: code, settings and the training set itself."""
     content = hashlib.sha256(np.ascontiguousarray(subset.images))
     content.update(np.ascontiguousarray(subset.labels))
-    return digest([RECIPE_VERSION, identity(settings), content.hexdigest()])
+    told = [RECIPE_VERSION, identity(settings), content.hexdigest()]
+    if settings["model.arch"] == STABLE_DIFFUSION:
+        told += [list(subset.class_names), subset.classes.tolist()]
+    return digest(told)
 
 
 def recorded_steps(folder: Path, identity: str, ema: Sequence[float]) -> list[int]:
