@@ -289,7 +289,7 @@ def test_figures_show_the_rows_that_pass_their_filter(tmp_path):
         for name, figure in found.figures.items()
     }
     assert shown == {"both": [10, 20], "ten": [10], "list": [20]}
-    assert [figure.is_grid for figure in found.figures.values()] == [False, False, True]
+    assert [figure.figure.plot for figure in found.figures.values()] == ["curve", "curve", "grid"]
 
 
 def test_figures_without_a_selected_run_are_left_out(tmp_path):
@@ -407,14 +407,18 @@ def test_wrong_runs(tmp_path, runs, message):
         ("{plot: curve, hue: epoch}", "hue: unknown setting 'epoch'"),
         (
             "{plot: curve, y: ratio}",
-            "y: unknown column 'ratio'; allowed: distinct_copied, knn_distance, ",
+            "y: unknown column 'ratio'; allowed: colour_ks, coverage, coverage_ceiling, ",
         ),
         ("{plot: curve, y: d1_q07}", "y: unknown column 'd1_q07'"),
         ("{plot: curve, where: {size: 5}}", "where: unknown setting 'size'"),
         ("{plot: curve, where: {data.size: '10'}}", "where: data.size: input should be a valid in"),
         ("{plot: curve, where: {data.size: 30}}", "where: no run of the experiment has these val"),
         ("{plot: table, rows: data.size}", "a table needs `rows` (or `halves`) and `columns`"),
-        ("{plot: pie}", "plot: input should be 'curve', 'points', 'grid' or 'table', not 'pie'"),
+        ("{plot: pie}", "'grid', 'table', 'capacity' or 'examples', not 'pie'"),
+        ("{plot: capacity}", "x: data.size makes no series; use a setting, as model.channels"),
+        ("{plot: capacity, x: model.arch}", "x: model.arch is no number, which the plot capacity"),
+        ("{plot: curve, y: emm, x: epoch}", "x: epoch makes no series"),
+        ("{plot: grid, y: memorization_capacity}", "y: the plot grid has no use for it"),
         ("{plot: curve, colour: 5}", "unknown key 'figures.fig.colour'; did you mean 'columns'?"),
         ("{x: data.size}", "figures.fig.plot: field required"),
     ],

@@ -39,6 +39,9 @@ KEYS = {  # how a figure is read
     "points": "A point per run, with its 95 % interval.",
     "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
     "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
+    "capacity": "Bars: 95 % intervals. Dashed: the power law that fits best, with the 95 % interval"
+    " of its exponent. An arrow: beyond the sizes of the series.",
+    "examples": "The first training images of each data set.",
 }
 
 
@@ -146,11 +149,6 @@ class PlannedFigure:
     figure: Figure
     rows: tuple[Row, ...]
     parts: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
-
-    @property
-    def is_grid(self) -> bool:
-        """Whether the figure shows images."""
-        return self.figure.plot == "grid"
 
     @property
     def labels(self) -> dict[str, str]:

@@ -54,11 +54,16 @@ class Figure(Settings):
 
     title: str = Field("", description="What the figure shows; the first line of its caption")
     source: str = Field("", description="Where it stands in a paper")
-    plot: Literal["curve", "points", "grid", "table"] = Field(
-        description="Lines, a point per run, images, or a table"
+    plot: Literal["curve", "points", "grid", "table", "capacity", "examples"] = Field(
+        description="Lines, a point per run, samples beside their neighbours, a table, EMM and "
+        "memorization capacity against a setting, or training images"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
-    y: str = Field("memorization_ratio", description="Column of the memorization table")
+    y: str = Field(
+        "memorization_ratio",
+        description="Column of the memorization table, emm or memorization_capacity; the plot "
+        "capacity shows both of these unless it is one of them",
+    )
     hue: str | None = Field(None, description="Setting that separates the series")
     style: str | None = Field(None, description="Second setting that separates the series")
     emm: bool = Field(False, description="Mark the 90 % line and the EMM of each series")
@@ -78,8 +83,18 @@ class Figure(Settings):
     sample_sizes: list[int] = Field(
         [], description="Numbers of samples to bootstrap, on the x axis eval.num_samples"
     )
-    count: int = Field(10, ge=1, description="Grid: images per row")
-    lines: int = Field(1, ge=1, description="Grid: rows of samples, above as many of neighbours")
+    count: int = Field(10, ge=1, description="Grid, examples: images per row")
+    lines: int = Field(
+        1,
+        ge=1,
+        description="Grid: rows of samples, above as many of neighbours; examples: rows of images",
+    )
+    only: Literal["mondrian"] | None = Field(
+        None, description="Grid: only samples of this kind, among others of a mixture"
+    )
+    split: Literal["verdict"] | None = Field(
+        None, description="Grid: memorized samples and the others apart"
+    )
     caption: str = Field("", description="What the paper shows there")
 
 
@@ -116,7 +131,12 @@ class Claim(Settings):
     op: Literal[">", ">=", "<", "<="] | None = Field(None, description="Comparison with `value`")
     value: float | None = Field(None, description="Threshold, or what should be equalled")
     within: float | None = Field(None, gt=0, description="Largest difference that counts as equal")
-    factor: float = Field(1.0, gt=0, description="`greater`: left exceeds so many times right")
+    factor: float = Field(
+        1.0,
+        gt=0,
+        description="`greater`: left exceeds so many times right; `approximately-equal`: so many "
+        "times right, or for each doubling along the axis, whose ratio may be off by `within`",
+    )
     peak: float | None = Field(None, description="`non-monotone`: where the maximum lies")
     trend: bool = Field(False, description="Only the tendency is claimed, not every step")
     before_epoch: float | None = Field(None, gt=0, description="Only checkpoints up to here")

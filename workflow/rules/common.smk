@@ -77,6 +77,11 @@ def dummies(wildcards):
     return [f"{ROOT}/sources/{source}.npz"] if source else []
 
 
+def is_large(run):
+    """Whether a run has the 860 million parameters of Stable Diffusion."""
+    return RUNS[run].settings["model.base"] not in (None, "tiny")
+
+
 def results_of(experiment):
     """Summaries of the evaluations, and records of the runs, of an experiment or of all."""
     rows = [row for row in CATALOG.rows if experiment in (None, row.experiment)]
@@ -127,7 +132,11 @@ def not_selected(name):
 
 
 def pictures(wildcards):
-    """Galleries that a figure shows; none for curves and tables."""
+    """Galleries or training sets that a figure shows; none for curves and tables."""
     planned = CATALOG.figures[wildcards.figure]
-    names = {f"{ROOT}/runs/{row.key}" for row in planned.rows}
-    return [f"{name}/gallery.npz" for name in sorted(names)] if planned.is_grid else []
+    if planned.figure.plot == "grid":
+        return sorted({f"{ROOT}/runs/{row.key}/gallery.npz" for row in planned.rows})
+    if planned.figure.plot == "examples":
+        subsets = {RUNS[row.run_id].subset_id for row in planned.rows}
+        return sorted(f"{ROOT}/subsets/{name}.npz" for name in subsets)
+    return []

@@ -8,7 +8,7 @@ from PIL import Image
 
 from emm.errors import UserError
 from emm.score import stage
-from emm.score.nearest import Neighbours, two_nearest
+from emm.score.nearest import Neighbours
 from emm.score.stage import ScoreResult, ScoreTable
 
 
@@ -84,19 +84,20 @@ def test_summary_row_per_checkpoint(training):
     assert rows[0]["knn_distance"] == 0
 
 
-def test_gallery_shows_the_first_samples_and_their_nearest(training):
-    samples = uniform(5, 6, 4, 4, 3)
-    samples[1] = training[3]
-    neighbours = two_nearest(samples, training, xp=np)
-    arrays = stage.gallery(samples, training, neighbours, np.arange(6), 4)
+def test_gallery_shows_the_first_samples_of_each_verdict(training):
+    samples = uniform(5, 9, 4, 4, 3)
+    samples[[1, 7]] = training[3]
+    result = stage.score_arrays(samples, training, xp=np)
+    arrays = stage.gallery(samples, training, ScoreTable(0.0, 0, 0.0, result, np.arange(9)), 2)
+    np.testing.assert_array_equal(arrays["sample"], [0, 1, 2, 7])
     assert all(len(values) == 4 for values in arrays.values())
+    np.testing.assert_array_equal(arrays["memorized"], [False, True, False, True])
     np.testing.assert_array_equal(arrays["nearest"][1], training[3])
-    np.testing.assert_array_equal(arrays["labels"], [0, 1, 2, 3])
-    assert arrays["memorized"][1]
-    differences = samples[:4].astype(int) - arrays["nearest"]
+    np.testing.assert_array_equal(arrays["labels"], [0, 1, 2, 7])
+    differences = arrays["samples"].astype(int) - arrays["nearest"]
     np.testing.assert_array_equal((differences**2).sum(axis=(1, 2, 3)), arrays["d1_squared"])
-    unlabelled = stage.gallery(samples, training, neighbours, None, 99)
-    np.testing.assert_array_equal(unlabelled["labels"], [-1] * 6)
+    unlabelled = stage.gallery(samples, training, ScoreTable(0.0, 0, 0.0, result), 99)
+    np.testing.assert_array_equal(unlabelled["labels"], [-1] * 9)
 
 
 def test_scores_come_back_as_they_were_written(tmp_path):

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2, t
 
-from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, time_factor
+from emm.analyse.places import EMM, OF_NETWORK, PARAMETERS, SPREAD, Entry, time_factor
 from emm.analyse.published import BLOCKS, PEAK, RANK, WHICH, Published, Source, matching
-from emm.analyse.simulate import KNN_PER_POINT, Measurements, million_parameters, quantiles
+from emm.analyse.simulate import (
+    COUNTED,
+    KNN_PER_POINT,
+    Measurements,
+    added_parameters,
+    million_parameters,
+    quantiles,
+)
 from emm.catalog import Catalog, Row
 from emm.expansion import load_scale
 from emm.filters import value_of
@@ -20,6 +27,7 @@ from emm.score.criteria import wilson_interval
 PRINTED = 0.005  # the tables print two decimals
 NORMAL = 1.96  # 95 %
 NEAR = 0.1  # how far from a published epoch a checkpoint may lie, as a share of it
+SAMPLED = "n_samples"
 LEAST_CURVE = 3  # points that a curve needs to have a peak
 
 
@@ -104,6 +112,10 @@ class Agreement:
         if value.seeds == 1 and value.metric == "memorization_ratio":
             samples = int(self.source.defaults["eval.num_samples"])
             low, high = _ratio_interval(value.value / 100, samples, self.their_sd)
+        elif value.seeds == 1 and value.metric in COUNTED:
+            samples = int(self.source.defaults["eval.num_samples"])
+            ends = _ratio_interval(value.value / samples, samples, self.their_sd)
+            low, high = (samples * end / 100 for end in ends)
         elif value.seeds == 1 and value.metric == "knn_distance":
             noise = NORMAL * KNN_PER_POINT * self.their_sd * value.value
             low, high = low - noise, high + noise
@@ -114,7 +126,7 @@ class Agreement:
         """The entries of each run that can be compared; AbsentError without any."""
         if not runs:
             raise AbsentError("")
-        if value.metric == PARAMETERS:  # a network is known before it is trained
+        if value.metric in OF_NETWORK:  # a network is known before it is trained
             return [[Entry(row) for row in run] for run in runs]
         entries = [self._entries(value, run) for run in runs]
         entries = [run for run in entries if run]
@@ -125,9 +137,12 @@ class Agreement:
     def _entries(self, value: Published, run: list[Row]) -> list[Entry]:
         distinct = {row.key: Entry(row) for row in run}
         found = [e for e in distinct.values() if self.measurements.checkpoint(e) is not None]
-        epoch = value.run.get(WHICH, "best")
+        epoch = (self.source.defaults | value.run).get(WHICH, "best")
         if epoch == "best":
             return found
+        if epoch == "last":
+            rows = (self.measurements.checkpoint(entry, last=True) for entry in found)
+            return [Entry(e.row, int(row["step"])) for e, row in zip(found, rows, strict=True)]
         at = [self._nearest(entry, float(epoch)) for entry in found]
         return [entry for entry in at if entry is not None]
 
@@ -141,9 +156,9 @@ class Agreement:
 
     def ours(self, value: Published, runs: list[list[Entry]]) -> Ours:
         """Our number for a value, from the entries of its runs."""
-        if value.metric == PARAMETERS:
-            settings = runs[0][0].row.settings
-            return Ours(million_parameters(settings), n_runs=_count(runs))
+        if value.metric in OF_NETWORK:
+            of_network = million_parameters if value.metric == PARAMETERS else added_parameters
+            return Ours(of_network(runs[0][0].row.settings), n_runs=_count(runs))
         if value.metric == EMM:
             return self._emm(runs)
         if value.metric == PEAK:
@@ -180,10 +195,22 @@ class Agreement:
             sd = self.run_sd / math.sqrt(len(run))
             low, high = _ratio_interval(ratio, samples, sd)
             return Ours(100 * ratio, low, high, len(run), note)
+        if value.metric in COUNTED:
+            return self._count_of(value, run, note)
+        if value.metric == SAMPLED:
+            return Ours(self._column(run[0], SAMPLED), n_runs=len(run))
         found = [self._column(entry, value.metric) for entry in run]
         half = self._distance_noise(found)
         mean = float(np.mean(found))
         return Ours(mean, mean - half, mean + half, len(run), note)
+
+    def _count_of(self, value: Published, run: list[Entry], note: str) -> Ours:
+        """A number of samples, the mean over seeds, with the noise of the share that it is."""
+        hits, of = ([self._column(e, name) for e in run] for name in COUNTED[value.metric])
+        sd = self.run_sd / math.sqrt(len(run))
+        ends = _ratio_interval(sum(hits) / sum(of), round(sum(of)), sd) if sum(of) else (0.0, 0.0)
+        low, high = (end / 100 * float(np.mean(of)) for end in ends)
+        return Ours(float(np.mean(hits)), low, high, len(run), note)
 
     def _distance_noise(self, found: Sequence[float]) -> float:
         """Half the 95 % interval of a mean distance: of seeds, or what they would give; or NaN."""

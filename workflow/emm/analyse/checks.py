@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from emm.analyse.names import METRICS, TIMES, is_metric
+from emm.analyse.names import CAPACITIES, METRICS, SIZE, TIMES, is_metric
 from emm.analyse.places import (
-    EMM,
     EPOCH,
-    PARAMETERS,
+    OF_NETWORK,
+    OF_SERIES,
     SPREAD,
     groups_of,
     has_sides,
@@ -22,13 +22,13 @@ RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
 )
-OWN_METRICS = (EMM, SPREAD, PARAMETERS)  # what claims may be made of besides table columns
+OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
     "monotone-decreasing": (("along",), ("trend",)),
     "monotone-increasing": (("along",), ("trend",)),
     "non-monotone": (("along",), ("peak", "within")),
     "greater": (("left", "right"), ("factor",)),
-    "approximately-equal": (("within",), ("along", "left", "right", "value")),
+    "approximately-equal": (("within",), ("along", "left", "right", "value", "factor")),
     "threshold": (("op", "value"), ("along",)),
 }
 PARTICULAR = ("along", "left", "right", "op", "value", "within", "factor", "peak", "trend")
@@ -43,10 +43,23 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         known = [*DEFAULTS, *DERIVED, *(TIMES if key == "x" else ())]
         if value is not None and value not in known:
             raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
-    if not is_metric(figure.y):
-        raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, METRICS)}")
+    if not (is_metric(figure.y) or figure.y in CAPACITIES):
+        known = [*METRICS, *CAPACITIES]
+        raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, known)}")
+    if figure.plot == "capacity" or figure.y in CAPACITIES:
+        _check_capacity(figure, where)
     if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
         raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")
+
+
+def _check_capacity(figure: Figure, where: str) -> None:
+    """Capacities are of series, which have no size and no epoch; their axis is logarithmic."""
+    if figure.plot in ("grid", "examples"):
+        raise UserError(f"{where}: y: the plot {figure.plot} has no use for it")
+    if figure.plot != "table" and (figure.x == SIZE or figure.x in TIMES):
+        raise UserError(f"{where}: x: {figure.x} makes no series; use a setting, as model.channels")
+    if figure.plot == "capacity" and isinstance(DEFAULTS.get(figure.x), str | tuple):
+        raise UserError(f"{where}: x: {figure.x} is no number, which the plot capacity needs")
 
 
 def check_claims(
@@ -87,8 +100,18 @@ def _check_kind(claim: Claim, where: str) -> None:
         raise UserError(f"{where}: left: needed beside `right`")
     if claim.left and not claim.right and claim.value is None:
         raise UserError(f"{where}: right: needed beside `left`, or a `value`")
+    if claim.kind == "approximately-equal" and "factor" in given:
+        _check_factor(claim, where)
     if has_sides(claim) and (claim.along or claim.value is not None):
         raise UserError(f"{where}: left: not with `along` or `value`; hold settings fixed in `by`")
+
+
+def _check_factor(claim: Claim, where: str) -> None:
+    """A ratio is one of two sides, or for each doubling of a setting."""
+    if claim.value is not None:
+        raise UserError(f"{where}: factor: not with `value`, which is no ratio")
+    if not has_sides(claim) and (claim.along not in DEFAULTS):
+        raise UserError(f"{where}: along: a factor is that of each doubling of a setting; name it")
 
 
 def _check_names(claim: Claim, where: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emm.analyse.kinds import KINDS, Numbers
-from emm.analyse.places import EMM, PARAMETERS, Entry, Group
+from emm.analyse.places import EMM, OF_NETWORK, OF_SERIES, Entry, Group
 from emm.analyse.simulate import Draws, Measurements, quantiles
 from emm.documents import Claim
 
@@ -81,18 +81,19 @@ def _estimate(number: Draws) -> tuple[float, float, float]:
 
 
 def _censored(numbers: Numbers, groups: Sequence[Group]) -> str:
-    """How many EMMs are only bounded."""
-    if numbers.claim.metric != EMM:
+    """How many EMMs or capacities are only bounded."""
+    if numbers.claim.metric not in OF_SERIES:
         return ""
     values = [numbers(place) for group in groups for place in group.places]
     beyond = sum(value.low[0] != value.high[0] for value in values)
-    return f"{beyond} of {len(values)} EMMs lie beyond the sizes" if beyond else ""
+    name = "EMMs" if numbers.claim.metric == EMM else "capacities"
+    return f"{beyond} of {len(values)} {name} lie beyond the sizes" if beyond else ""
 
 
 def _absent(numbers: Numbers, entries: Sequence[Entry]) -> int:
     """How many measurements are not there."""
     before = numbers.claim.before_epoch
-    known = numbers.claim.metric == PARAMETERS
+    known = numbers.claim.metric in OF_NETWORK
     return sum(
         not known and numbers.measurements.checkpoint(entry, before) is None for entry in entries
     )

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from emm.analyse.names import metric as column
 from emm.analyse.names import rounded
-from emm.analyse.places import EMM, PARAMETERS, SPREAD
+from emm.analyse.places import OF_SERIES, PARAMETERS, SPREAD
 from emm.analyse.simulate import DRAWS, Draws, Interval
 from emm.documents import Claim
 
@@ -73,7 +73,7 @@ class Yardstick:
 
 def yardstick(claim: Claim) -> Yardstick:
     """How the numbers of a claim are compared."""
-    if claim.metric == "memorization_ratio" and claim.over != "sd":
+    if column(claim.metric).limits == (0, 100) and claim.over != "sd":
         return Yardstick(POINTS, 0.0, bounded=claim.over != "range")
     return Yardstick(0.0, SHARES.get(claim.metric, SHARE), bounded=False)
 
@@ -110,11 +110,20 @@ def distance(left: Interval, right: Interval) -> Interval:
     return Interval(np.maximum(np.maximum(low, -high), 0), np.maximum(np.abs(low), np.abs(high)))
 
 
+def quotient(left: Interval, right: Interval) -> Interval:
+    """Bounds of left / right for numbers from 0; what nothing is known of lies in 0..inf."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = left.low.clip(min=0) / right.high, left.high / right.low.clip(min=0)
+    return Interval(
+        np.nan_to_num(low, posinf=np.inf), np.nan_to_num(high, nan=np.inf, posinf=np.inf)
+    )
+
+
 def quantity(value: float, metric: str, differs: bool = True) -> str:
     """A value or a difference of two in words: "0.31 points", "97.3 %", "1,048 images"."""
     if not np.isfinite(value):
         return "unknown"
-    if metric == EMM:
+    if metric in OF_SERIES:
         return f"{'-' if value < 0 else ''}{rounded(abs(value))} images"
     unit = {SPREAD: "points", PARAMETERS: "million"}.get(metric, column(metric).unit)
     unit = "points" if unit == "%" and differs else unit

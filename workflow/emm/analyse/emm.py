@@ -7,7 +7,7 @@ never an extrapolation.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,24 +74,39 @@ def bootstrap_emm(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Emm:
-    """Isotonic EMM with a percentile bootstrap interval.
+    """Isotonic EMM with the percentile interval of its bootstrap_draws.
 
-    A draw takes seeds with replacement (whole curves when every seed has every size, since their
-    subsets are nested; else within each size), then binomial counts of each curve. Draws that the
-    sizes do not bracket count as -inf and inf. Arguments and errors as isotonic_emm.
+    Arguments and errors as there.
     """
     estimate = isotonic_emm(sizes, hits, samples, epsilon, log)
-    sizes = _increasing(sizes)
-    hits, samples = _counts(hits, samples, sizes)
-    rng = np.random.default_rng(derive(seed, "emm_bootstrap"))
-    curves = decreasing_fit(*_resample(hits, samples, draws, rng))
-    values = np.sort(crossings(sizes, curves, epsilon, log))
+    values = np.sort(bootstrap_draws(sizes, hits, samples, epsilon, log, draws, seed))
     tail = math.floor(draws * (1 - confidence) / 2)
     lower, upper = float(values[tail]), float(values[draws - 1 - tail])
     return Emm(estimate.value, estimate.status, estimate.bound, lower, upper)
 
 
-def decreasing_fit(hits: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.float64]:
+def bootstrap_draws(
+    sizes: ArrayLike,
+    hits: ArrayLike,
+    samples: ArrayLike,
+    epsilon: float,
+    log: bool = True,
+    draws: int = 2000,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Isotonic EMMs (draws,) of resampled counts; -inf and inf where they leave the sizes.
+
+    A draw takes seeds with replacement (whole curves when every seed has every size, since their
+    subsets are nested; else within each size), then binomial counts of each curve. Arguments and
+    errors as isotonic_emm.
+    """
+    sizes = _increasing(sizes)
+    hits, samples = _counts(hits, samples, sizes)
+    rng = np.random.default_rng(derive(seed, "emm_bootstrap"))
+    return crossings(sizes, decreasing_fit(*_resample(hits, samples, draws, rng)), epsilon, log)
+
+
+def decreasing_fit(hits: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.float64]:
     """Non-increasing weighted least-squares fit of hits / samples: pooled adjacent violators.
 
     Computed for many curves at once by the min-max formula (Barlow et al. 1972): the value at i
@@ -130,7 +145,7 @@ def crossings(
     return np.where(reached.any(axis=-1), inside, -np.inf)
 
 
-def _window_sums(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _window_sums(counts: NDArray[Any]) -> NDArray[Any]:
     """Sums over a..b at [..., a, b]; meaningless where a > b."""
     sums = np.cumsum(counts, axis=-1)
     return sums[..., None, :] - (sums - counts)[..., :, None]

@@ -8,7 +8,7 @@ neither for nor against it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 
@@ -19,20 +19,21 @@ from emm.analyse.compare import (
     distance,
     everywhere,
     quantity,
+    quotient,
     somewhere,
     truth,
     yardstick,
 )
 from emm.analyse.names import is_metric
 from emm.analyse.places import Group, Place, has_sides, label
-from emm.analyse.simulate import DRAWS, Draws, Interval, Measurements
+from emm.analyse.simulate import DRAWS, UNKNOWN, Draws, Interval, Measurements
 from emm.documents import Claim
 
 ROUNDED = {  # %: a ratio counts as 0 or 100 % when it rounds to it
     **{("<=", 0): 0.5, (">", 0): 0.5},
     **{(">=", 100): 99.5, ("<", 100): 99.5},
 }
-TAU = "kendall_tau"
+TAU, FACTOR = "kendall_tau", "factor"
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ def _equal(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
     claim = numbers.claim
     if claim.value is not None:
         return _near(numbers, groups, claim.value)
+    if "factor" in claim.model_fields_set:
+        return _ratios(numbers, groups, claim.factor)
     pairs = [
         (group, first, second)
         for group in groups
@@ -238,6 +241,41 @@ def _near(numbers: Numbers, groups: Sequence[Group], value: float) -> Finding:
     group, place = places[at]
     what = f"farthest from {value:g}:"
     return _finding(numbers, everywhere(cases), numbers(place).low, what, _at(group, place), value)
+
+
+def _ratios(numbers: Numbers, groups: Sequence[Group], factor: float) -> Finding | None:
+    """Left about `factor` times right, or each place times the one before it, per doubling."""
+    claim = numbers.claim
+    pairs = [
+        (group, *pair)
+        for group in groups
+        for pair in (product(group.right, group.left) if has_sides(claim) else pairwise(group.left))
+        if pair[0].measurements != pair[1].measurements
+    ]
+    if not pairs:
+        return None
+    found = [_growth(numbers, first, second) for _, first, second in pairs]
+    target = Interval(np.full(1 + DRAWS, factor), np.full(1 + DRAWS, factor))
+    gaps = [distance(growth, target) for growth in found]
+    at = max(range(len(gaps)), key=lambda i: gaps[i].high[0])
+    group, first, second = pairs[at]
+    span = f"from {label(first.about)} to {label(second.about)}"
+    about = _at(group) if has_sides(claim) else ", ".join(filter(None, [_at(group), span]))
+    note = _note(f"farthest from {factor:g}:", found[at].low, FACTOR, about)
+    sure = everywhere([_within(gap, claim.within) for gap in gaps])
+    return Finding(*sure, found[at].low, FACTOR, note, factor)
+
+
+def _growth(numbers: Numbers, first: Place, second: Place) -> Interval:
+    """second / first; along a setting, what it is for each doubling of the setting at the scale."""
+    growth, along = quotient(numbers(second), numbers(first)), numbers.claim.along
+    if along is None:
+        return growth
+    ends = [float(place.about[along]) for place in (first, second)]
+    doublings = np.log2(ends[1] / ends[0]) if min(ends) > 0 else 0.0
+    if doublings <= 0:
+        return UNKNOWN
+    return Interval(growth.low ** (1 / doublings), growth.high ** (1 / doublings))
 
 
 def _threshold(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:

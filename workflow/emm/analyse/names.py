@@ -10,15 +10,24 @@ TIMES = ("epoch", "step")  # what an x axis may show besides settings
 SETTINGS = {
     "data.alpha": r"Share of the other source $\alpha$",
     "data.dataset": "Data set",
+    "data.dummy": "Dummies",
+    "data.dummy_size": "Dummies (images)",
+    "data.only_class": "Image class",
     "data.num_classes": "Number of image classes",
     "data.resolution": "Resolution (pixels)",
     "data.size": r"Training set size $|\mathcal{D}|$ (images)",
     "epoch": "Training epochs",
+    "eval.guidance": "Guidance",
+    "eval.label": "Label of the samples",
     "eval.num_samples": "Samples per checkpoint",
+    "eval.sampler": "Sampler",
+    "eval.steps": "Sampling steps",
     "horizon": "Run length (epochs)",
     "labels.kind": "Labels",
     "labels.num_classes": "Number of label classes $C$",
     "model.arch": "Network",
+    "model.base": "Base model",
+    "model.caption": "Captions",
     "model.channels": "Channel width",
     "model.num_blocks": "Residual blocks per level",
     "model.fourier_scale": "Fourier scale",
@@ -34,6 +43,7 @@ SETTINGS = {
     "train.batch_size": "Batch size (images)",
     "train.ema": "EMA rate",
     "train.epochs": "Run length (epochs)",
+    "train.iterations": "Run length (steps)",
     "train.lr": "Learning rate",
     "train.precision": "Precision",
     "train.seed": "Training seed",
@@ -41,6 +51,7 @@ SETTINGS = {
 }
 SHORT = {
     "data.alpha": r"$\alpha$",
+    "data.dummy_size": "dummies",
     "data.num_classes": "image classes",
     "data.size": r"$|\mathcal{D}|$",
     "labels.num_classes": "$C$",
@@ -51,6 +62,7 @@ SHORT = {
     "n_training": r"$|\mathcal{D}|$",
 }
 THOUSANDS = {
+    "data.dummy_size",
     "data.size",
     "epoch",
     "eval.num_samples",
@@ -59,6 +71,7 @@ THOUSANDS = {
     "n_training",
     "step",
     "train.epochs",
+    "train.iterations",
 }
 VALUES = {
     "labels.kind": {
@@ -67,9 +80,22 @@ VALUES = {
         "random": "random labels",
         "unique": "unique labels",
     },
-    "model.arch": {"ddpmpp": "DDPM++", "ncsnpp": "NCSN++", "optimum": "optimum"},
+    "eval.label": {
+        "drawn": "drawn labels",
+        "data": "label of the data",
+        "dummy": "label of the dummies",
+    },
+    "eval.sampler": {"heun": "Heun", "ancestral": "ancestral", "ddim": "DDIM"},
+    "model.arch": {
+        "ddpmpp": "DDPM++",
+        "ncsnpp": "NCSN++",
+        "iddpm": "IDDPM",
+        "stable_diffusion": "Stable Diffusion",
+        "optimum": "optimum",
+    },
+    "model.caption": {"plain": "plain captions", "class": "class captions"},
     "model.skip_mask": {"all": "all skips"},
-    "model.precond": {"vp": "VP", "ve": "VE", "edm": "EDM"},
+    "model.precond": {"vp": "VP", "ve": "VE", "edm": "EDM", "cosine": "cosine schedule"},
     "model.time_embedding": {"positional": "positional", "fourier": "Fourier"},
     "data.dataset": {
         "cifar10": "CIFAR-10",
@@ -80,11 +106,16 @@ VALUES = {
         "artbench10": "ArtBench-10",
         "digits": "handwritten digits",
         "digits_blend": "one and other handwritten digits",
+        "digits_rgb": "enlarged handwritten digits",
+        "flat": "flat grey",
         "folder": "own images",
-        "gaussian_mixture": "Gaussian mixture",
         "mondrian": "Mondrian",
+        "gaussian_mixture": "Gaussian mixture",
         "random_ink": "random ink",
     },
+}
+VALUES["data.dummy"] = {None: "no dummies"} | {
+    name: f"{words} dummies" for name, words in VALUES["data.dataset"].items()
 }
 
 
@@ -111,14 +142,39 @@ class Metric:
 
 METRICS = {
     "memorization_ratio": Metric("Memorization ratio", "%", 100.0, (0, 100)),
+    "memorization_ratio_reconstructed": Metric(
+        "Memorization ratio, reconstructed images", "%", 100.0, (0, 100)
+    ),
     "memorization_ratio_sd": Metric("Standard deviation of the ratio", "points", 100.0, best="low"),
     "knn_distance": Metric("KNN distance", "grey levels", best="low"),
     "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
+    "coverage": Metric("Training images copied", "%", 100.0, (0, 100)),
+    "coverage_ceiling": Metric("Training images copied, at most", "%", 100.0, (0, 100)),
     "n_memorized": Metric("Memorized samples", "samples", decimals=0),
     "n_memorized_published": Metric("Memorized samples, published rule", "samples", decimals=0),
+    "n_memorized_reconstructed": Metric("Copies of reconstructed images", "samples", decimals=0),
     "n_duplicates": Metric("Duplicates in the training set", "images", decimals=0),
     "n_training": Metric("Training set size", "images", decimals=0),
     "n_samples": Metric("Generated samples", "samples", decimals=0),
+    "n_mondrian": Metric("Mondrian samples", "samples", decimals=0),
+    "n_memorized_mondrian": Metric("Memorized Mondrian samples", "samples", decimals=0),
+    "mondrian_ratio": Metric("Mondrian samples", "%", 100.0, (0, 100)),
+    "mondrian_memorization_ratio": Metric("Memorized Mondrian samples", "%", 100.0, (0, 100)),
+    "layout_copy_ratio": Metric("Copies of a layout", "%", 100.0, (0, 100)),
+    "quadrant_sd_q50": Metric("Standard deviation in quadrants, median", "grey levels", best="low"),
+    "colour_ks": Metric("Quadrant colours from uniform (KS)", decimals=3),
+    "cross_ks": Metric("Cross pixels from uniform (KS)", decimals=3),
+    "cross_correlation": Metric("Correlation of cross pixels", decimals=3),
+    "position_p": Metric("p of even cross positions", decimals=3),
+}
+CAPACITIES = {  # of a series: of its best and of its last checkpoints
+    "emm": Metric("EMM", "images", decimals=0),
+    "memorization_capacity": Metric("Memorization capacity", "images", decimals=0),
+}
+OTHERS = {  # what else is published or claimed
+    "parameters_million": Metric("Network parameters", "million"),
+    "parameters_difference_percent": Metric("Parameters that labels add", "%"),
+    "factor": Metric("Factor"),
 }
 
 
@@ -129,8 +185,9 @@ def is_metric(column: str) -> bool:
 
 def metric(column: str) -> Metric:
     """How a column is drawn; quantile columns (d1_q05, ratio_q50) get their name from it."""
-    if column in METRICS:
-        return METRICS[column]
+    known = METRICS | CAPACITIES | OTHERS
+    if column in known:
+        return known[column]
     if found := re.fullmatch(r"(d1|ratio)_q(\d+)", column):
         kind, percent = found[1], int(found[2])
         if kind == "d1":
@@ -153,7 +210,7 @@ def short_name(setting: str) -> str:
 def value_name(setting: str, value: Any) -> str:
     """A value as a legend, tick or cell shows it: "true labels", "1.5k", "1e-05", "all"."""
     if value is None or value != value:
-        return "-"
+        return VALUES.get(setting, {}).get(None, "-")
     if isinstance(value, tuple):
         return "-".join(value_name("", part) for part in value)
     if isinstance(value, bool | str):

@@ -17,7 +17,10 @@ from emm.spec import DEFAULTS
 from emm.train.schedules import epoch_at, evaluated_steps
 
 EPOCH, SAMPLES = "epoch", "eval.num_samples"
-EMM, SPREAD, PARAMETERS = "emm", "memorization_ratio_sd", "parameters_million"
+EMM, CAPACITY, SPREAD = "emm", "memorization_capacity", "memorization_ratio_sd"
+PARAMETERS, DIFFERENCE = "parameters_million", "parameters_difference_percent"
+OF_SERIES = (EMM, CAPACITY)  # metrics of runs of several sizes together
+OF_NETWORK = (PARAMETERS, DIFFERENCE)  # metrics of runs that need not be trained
 SAMPLE_SIZES = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # Gu et al. 2023, Fig. 6
 MOST_EPOCHS = (
     40  # checkpoints of a run along an axis: more only repeat the comparison of neighbours
@@ -158,6 +161,8 @@ def identity(row: Row, free: Iterable[str] = ()) -> dict[str, Any]:
     free = {*free, *WITHOUT_EFFECT}
     if row.published["labels.kind"] == "unique" and SIZE in free:
         free.add("labels.num_classes")
+    if row.published["train.iterations"] is not None:
+        free.add("train.epochs")  # follow from the steps and the size
     return {
         key: value_of(row, key)
         for key in row.published
@@ -237,7 +242,9 @@ def _refuse(claim: Claim, runs: list[dict[str, Any]], entries: list[Entry], wher
 
 def _free(claim: Claim) -> tuple[str, ...]:
     """Settings in which the runs of one item may differ, besides seeds."""
-    return {EMM: (SIZE,), SPREAD: (SAMPLES,)}.get(claim.metric, ())
+    if claim.metric in OF_SERIES:
+        return (SIZE,)
+    return (SAMPLES,) if claim.metric == SPREAD else ()
 
 
 def _entries(claim: Claim, filters: list[Filter], rows: list[Row]) -> list[Entry]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from emm.analyse.names import SIZE, labelled, plain_text, value_name
-from emm.analyse.places import EMM, PARAMETERS, SPREAD, identity
+from emm.analyse.places import DIFFERENCE, EMM, OF_NETWORK, PARAMETERS, SPREAD, identity
 from emm.documents import Scalar
 from emm.expansion import WORKFLOW
 from emm.filters import Row, value_of
@@ -24,6 +24,10 @@ NAMES = {  # of a metric and its unit in a sentence
     "knn_distance": ("KNN distance", "grey levels"),
     EMM: ("EMM", "images"),
     PARAMETERS: ("network parameters", "million"),
+    DIFFERENCE: ("parameters that labels add to the network", "%"),
+    "n_samples": ("generated samples", ""),
+    "n_mondrian": ("Mondrian samples", ""),
+    "n_memorized_mondrian": ("memorized Mondrian samples", ""),
     SPREAD: ("standard deviation of the memorization ratio over seeds", "points"),
     PEAK: ("residual blocks per level with the highest memorization ratio", ""),
 }
@@ -40,8 +44,12 @@ class Published(Settings):
         "knn_distance",
         "emm",
         "parameters_million",
+        "parameters_difference_percent",
         "memorization_ratio_sd",
         "argmax_num_blocks",
+        "n_samples",
+        "n_mondrian",
+        "n_memorized_mondrian",
     ]
     value: float
     uncertainty: float = Field(ge=0, description="Half width; 0 is as printed")
@@ -129,7 +137,7 @@ def _wanted(value: Published, source: Source) -> dict[str, Any]:
         for key, content in wanted.items()
         if key not in left_out
         and not key.endswith(".seed")
-        and (value.metric != PARAMETERS or key.startswith(NETWORK))
+        and (value.metric not in OF_NETWORK or key.startswith(NETWORK))
     }
 
 

@@ -35,14 +35,16 @@ def plain(value: Any) -> Any:
 def effective(memorization: pd.DataFrame) -> pd.DataFrame:
     """Rows with the settings as they act, all cells plain and the index renumbered.
 
-    The run length is the horizon (a shorter run is a prefix of a longer one), and a size that is
-    left open is the number of images used.
+    The run length is the horizon (a shorter run is a prefix of a longer one), in steps alone where
+    these decide it, and a size that is left open is the number of images used.
     """
     rows = memorization.reset_index(drop=True)
     for name in settings_of(rows):
         rows[name] = pd.Series([plain(cell) for cell in rows[name]], dtype=object)
     if "train.epochs" in rows:
         rows["train.epochs"] = pd.Series([plain(cell) for cell in rows["horizon"]], dtype=object)
+    if {"train.epochs", "train.iterations"} <= set(rows):  # so many epochs depend on the size
+        rows["train.epochs"] = rows["train.epochs"].where(rows["train.iterations"].isna(), None)
     if {"model.fourier_scale", "model.time_embedding"} <= set(rows):  # heeded by Fourier only
         fourier = rows["model.time_embedding"] == "fourier"
         rows["model.fourier_scale"] = rows["model.fourier_scale"].where(fourier, None)

@@ -13,11 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
-from emm.analyse.emm import EPSILON, crossings
+from emm.analyse.emm import EPSILON, crossings, decreasing_fit
 from emm.analyse.names import SIZE
 from emm.analyse.names import metric as column
-from emm.analyse.places import EMM, PARAMETERS, SPREAD, Entry, Item, Place, time_factor
+from emm.analyse.places import (
+    CAPACITY,
+    OF_NETWORK,
+    OF_SERIES,
+    PARAMETERS,
+    SPREAD,
+    Entry,
+    Item,
+    Place,
+    time_factor,
+)
 from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN, is_trained
 from emm.score.criteria import best_checkpoint
@@ -32,6 +43,14 @@ DRAWS = 2000
 KNN_PER_POINT = 0.045
 
 Draws = NDArray[np.float64]
+COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
+    "n_memorized": ("n_memorized", "n_samples"),
+    "n_mondrian": ("n_mondrian", "n_samples"),
+    "mondrian_ratio": ("n_mondrian", "n_samples"),
+    "n_memorized_mondrian": ("n_memorized_mondrian", "n_mondrian"),
+    "mondrian_memorization_ratio": ("n_memorized_mondrian", "n_mondrian"),
+    "layout_copy_ratio": (None, "n_mondrian"),
+}
 
 
 class Interval(NamedTuple):
@@ -61,14 +80,16 @@ class Measurements:
 
     def runs(self, metric: str, entries: Iterable[Entry]) -> set[str]:
         """Ids of the runs of some entries that are measured; a network is known untrained."""
-        known = metric == PARAMETERS
+        known = metric in OF_NETWORK
         return {entry.row.run_id for entry in entries if known or entry.evaluation in self._rows}
 
-    def checkpoint(self, entry: Entry, before: float | None = None) -> pd.Series | None:
+    def checkpoint(
+        self, entry: Entry, before: float | None = None, last: bool = False
+    ) -> pd.Series | None:
         """The row of the table that an entry stands for; None if there is none.
 
-        The best of those up to the published epoch `before`, the last of equals, unless the entry
-        names its step.
+        The best of those up to the published epoch `before`, the last of equals, or simply the last
+        one, unless the entry names its step.
         """
         rows = self._rows.get(entry.evaluation)
         if rows is None:
@@ -77,7 +98,9 @@ class Measurements:
             rows = rows[rows["step"] == entry.step]
         elif before is not None:
             rows = rows[rows["epoch"] <= before * time_factor(entry.row) * (1 + 1e-9)]
-        return None if rows.empty else rows.loc[best_checkpoint(rows["memorization_ratio"])]
+        if rows.empty:
+            return None
+        return rows.iloc[-1] if last else rows.loc[best_checkpoint(rows["memorization_ratio"])]
 
     def nearest(self, entry: Entry, epoch: float) -> tuple[int, float]:
         """Step and epoch of the measured checkpoint nearest to an epoch at the scale."""
@@ -98,8 +121,8 @@ class Measurements:
 
     def item(self, metric: str, item: Item, before: float | None = None) -> Interval:
         """The same for runs that differ in seeds only: their mean; for the EMM, of a series."""
-        if metric == EMM:
-            return self._emm(item, before)
+        if metric in OF_SERIES:
+            return self._of_series(metric, item, before)
         values = [value for entry in item if (value := self._value(metric, entry, before))]
         return Interval(*np.mean(values, axis=0)) if values else UNKNOWN
 
@@ -121,11 +144,18 @@ class Measurements:
         return _exact(spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS)), spread)
 
     def _value(self, metric: str, entry: Entry, before: float | None) -> Interval | None:
-        if metric == PARAMETERS:
-            return _constant(million_parameters(entry.row.settings))
+        if metric in OF_NETWORK:
+            of_network = million_parameters if metric == PARAMETERS else added_parameters
+            return _constant(of_network(entry.row.settings))
         row = self.checkpoint(entry, before)
-        if row is None or (metric != SPREAD and pd.isna(row[metric])):
+        if row is None or (metric != SPREAD and pd.isna(row.get(metric))):
             return None
+        if metric in COUNTED:
+            return self._counted(metric, entry, row)
+        if metric in ("distinct_copied", "coverage"):
+            drawn = distinct_images(row, self.ratio(entry, row), entry.evaluation)
+            share = 100 / row["n_training"] if metric == "coverage" else 1.0
+            return Interval(share * drawn, share * drawn)
         if metric in ("memorization_ratio", SPREAD):
             ratio = self.ratio(entry, row)
             samples = entry.scaled_samples if entry.samples else row["n_samples"]
@@ -138,14 +168,30 @@ class Measurements:
 
     def ratio(self, entry: Entry, row: pd.Series) -> Draws:
         """Fractions (1 + DRAWS,) of memorized samples at a row of the table."""
-        trained = is_trained(entry.row.settings)
-        counts = int(row["n_memorized"]), int(row["n_samples"])
-        return self._ratio(
-            entry.evaluation, entry.row.run_id if trained else "", int(row["step"]), *counts
-        )
+        return self._fraction("ratio", entry, row, row["n_memorized"], row["n_samples"])
 
-    def _drawn_ratio(self, evaluation: str, run: str, step: int, hits: int, samples: int) -> Draws:
-        rng = _generator("ratio", evaluation, str(step))
+    def _counted(self, metric: str, entry: Entry, row: pd.Series) -> Interval:
+        """A number of samples, or in % what share it is of others."""
+        hits, trials = COUNTED[metric]
+        counted, of = row[hits] if hits else row[metric] * row[trials], row[trials]
+        unit = of if metric == hits else 100.0
+        drawn = (
+            unit * self._fraction(metric, entry, row, counted, of) if of else np.zeros(1 + DRAWS)
+        )
+        return Interval(drawn, drawn)
+
+    def _fraction(
+        self, purpose: str, entry: Entry, row: pd.Series, hits: float, trials: float
+    ) -> Draws:
+        """A share (1 + DRAWS,) of samples at a row of the table, which another run would change."""
+        run = entry.row.run_id if is_trained(entry.row.settings) else ""
+        counts = round(hits), round(trials)
+        return self._ratio(purpose, entry.evaluation, run, int(row["step"]), *counts)
+
+    def _drawn_ratio(
+        self, purpose: str, evaluation: str, run: str, step: int, hits: int, samples: int
+    ) -> Draws:
+        rng = _generator(purpose, evaluation, str(step))
         drawn = rng.beta(hits + 0.5, samples - hits + 0.5, DRAWS)
         if run:
             errors = _generator("run", run).standard_normal(DRAWS) * self.run_sd / 100
@@ -153,18 +199,30 @@ class Measurements:
             drawn = np.sin(angle) ** 2
         return np.concatenate([[hits / samples], drawn])
 
-    def _emm(self, item: Item, before: float | None) -> Interval:
-        """EMM of a series, linear in N as published; a bound where the sizes do not bracket it."""
+    def _of_series(self, metric: str, item: Item, before: float | None) -> Interval:
+        """EMM of a series, linear in N as published; a bound where the sizes do not bracket it.
+
+        Its capacity (Yoon et al. 2023, Def. 3.1) is that of its last checkpoints, of a curve that
+        does not rise, interpolated in log N.
+        """
+        last = metric == CAPACITY
         curves: dict[int, list[Draws]] = {}
+        samples: dict[int, float] = {}
         for entry in item:
-            row = self.checkpoint(entry, before)
+            row, size = self.checkpoint(entry, before, last), entry.row.settings[SIZE]
             if row is not None:
-                curves.setdefault(entry.row.settings[SIZE], []).append(self.ratio(entry, row))
+                curves.setdefault(size, []).append(self.ratio(entry, row))
+                samples[size] = samples.get(size, 0) + row["n_samples"]
         if not curves:
             return UNKNOWN
         sizes = np.array(sorted(curves), float)
         ratios = np.stack([np.mean(curves[size], axis=0) for size in sizes], axis=-1)
-        found = crossings(sizes, ratios, EPSILON, log=False)
+        if last:
+            counts = np.array([samples[size] for size in sizes])
+            ratios = decreasing_fit(
+                np.round(ratios * counts, 6), np.broadcast_to(counts, ratios.shape)
+            )
+        found = crossings(sizes, ratios, EPSILON, log=last)
         low = np.where(found == np.inf, sizes[-1], np.where(found == -np.inf, 0, found))
         return Interval(low, np.where(found == -np.inf, sizes[0], found))
 
@@ -216,6 +274,36 @@ def _constant(value: float) -> Interval:
 def _generator(purpose: str, *names: str) -> np.random.Generator:
     """Draws that belong to what is measured, whichever claim asks and in whatever order."""
     return np.random.default_rng(derive(0, f"claims/{purpose}/{'/'.join(names)}"))
+
+
+def distinct_images(row: pd.Series, ratio: Draws, name: str) -> Draws:
+    """Distinct images copied (1 + DRAWS,) if other shares `ratio` of the samples were memorized.
+
+    As if copies fell uniformly on as many images as make the number that was seen, n (1 - exp(-m /
+    n)) for m copies, whose variance is n exp(-m/n) (1 - (1 + m/n) exp(-m/n)).
+    """
+    copies, seen, samples = row["n_memorized"], row["distinct_copied"], row["n_samples"]
+    images = _images_hit(copies, seen)
+    rate = ratio * samples / images
+    missed = np.exp(-rate)
+    spread = np.sqrt(images * missed * (1 - (1 + rate) * missed))
+    errors = np.concatenate([[0], _generator("distinct", name).standard_normal(DRAWS)])
+    drawn = (-images * np.expm1(-rate) + spread * errors).clip(0, ratio * samples)
+    drawn[0] = seen
+    return drawn
+
+
+def _images_hit(copies: float, seen: float) -> float:
+    """How many images uniform copies fall on that `seen` distinct ones among `copies` suggest."""
+    if seen >= copies:  # hardly any twice: far more than the copies
+        return max(copies, 1) ** 2
+    return brentq(lambda n: -n * np.expm1(-copies / n) - seen, 0.5 * seen, copies**2)
+
+
+def added_parameters(settings: Any) -> float:
+    """Parameters that the labels of a run add to the network without labels, in %."""
+    without = million_parameters({**settings, "labels.num_classes": 0})
+    return 100 * (million_parameters(settings) / without - 1) if without else 0.0
 
 
 def million_parameters(settings: Any) -> float:

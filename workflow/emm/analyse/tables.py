@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emm.analyse.emm import EPSILONS, Emm, bootstrap_emm, published_emm
+from emm.analyse.emm import EPSILON, EPSILONS, Emm, bootstrap_draws, bootstrap_emm, published_emm
 from emm.analyse.names import SIZE
-from emm.analyse.series import effective, is_seed, series_of, settings_of
+from emm.analyse.series import effective, is_seed, series_of, settings_of, sizeless
 from emm.score.criteria import best_checkpoint
 
 METHOD = "isotonic-log"
+CHECKPOINTS = {"emm": "best", "memorization_capacity": "last"}
+Curve = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def best_and_last(memorization: pd.DataFrame) -> pd.DataFrame:
@@ -54,9 +56,41 @@ def emm_table(
     return pd.DataFrame(table)
 
 
-def curve(
-    rows: pd.DataFrame,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+def capacity_table(memorization: pd.DataFrame, epsilon: float = EPSILON) -> pd.DataFrame:
+    """A row per series with its settings, for figures that draw EMM and memorization capacity.
+
+    Columns `emm` (best checkpoints) and `memorization_capacity` (last ones; Yoon et al. 2023, Def.
+    3.1) in images, each with `_status` and `_bound` as in the EMM table, the ends `_low` and
+    `_high` of its 95 % interval as far as the sizes reach, and bootstrap `_draws`, independent
+    between series.
+    """
+    rows = best_and_last(effective(memorization))
+    rows = rows[rows["n_samples"] > 0]
+    names = [name for name in settings_of(rows) if name != SIZE and not is_seed(name)]
+    table = []
+    for rank, (_, members) in enumerate(series_of(rows), 1):
+        line = sizeless(members).iloc[0][["run", "evaluation", "horizon", "step", *names]].to_dict()
+        for name, which in CHECKPOINTS.items():
+            counts = curve(members[members["checkpoint"] == which])
+            line |= _capacity(name, counts, epsilon, rank)
+        table.append({**line, "epoch": np.nan, "memorization_ratio": np.nan})
+    return pd.DataFrame(table)
+
+
+def _capacity(name: str, counts: Curve, epsilon: float, seed: int) -> dict[str, Any]:
+    found, sizes = bootstrap_emm(*counts, epsilon), counts[0]
+    low, high = np.clip([found.lower, found.upper], sizes[0], sizes[-1])
+    return {
+        name: found.value,
+        f"{name}_low": float(low),
+        f"{name}_high": float(high),
+        f"{name}_status": found.status,
+        f"{name}_bound": found.bound,
+        f"{name}_draws": bootstrap_draws(*counts, epsilon, seed=seed),
+    }
+
+
+def curve(rows: pd.DataFrame) -> Curve:
     """Sizes (K,), memorized samples and samples (seeds, K) of one series at chosen checkpoints."""
     sizes = np.unique(rows[SIZE].astype(float))
     seeds = list(

@@ -7,16 +7,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
 
+from emm.analyse.names import CAPACITIES
+from emm.analyse.tables import capacity_table
+from emm.data.stage import Subset
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
+from emm.figures.capacity import capacity
 from emm.figures.curves import curve
+from emm.figures.examples import examples
 from emm.figures.grids import grid
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
 from emm.files import atomic_path, write_text
 
-Galleries = Mapping[str, Mapping[str, np.ndarray]]
+Galleries = Mapping[str, Mapping[str, np.ndarray]] | Mapping[str, Subset]
 Parts = Mapping[str, Sequence[frozenset[str]]]
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
@@ -32,8 +37,9 @@ def draw(
     """Write a figure as stem.svg, .pdf, .png and .csv (the values drawn); a table also as text.
 
     memorization, emm: the tables of that name. galleries: sample pictures by evaluation, for
-    grids. parts: evaluations of the figure's `reference` and of its `halves`. The same input gives
-    the same bytes. UserError when there is nothing to draw.
+    grids; training sets by evaluation, for examples. parts: evaluations of the figure's `reference`
+    and of its `halves`. The same input gives the same bytes. UserError when there is nothing to
+    draw.
     """
     try:
         with style.paper():
@@ -54,8 +60,13 @@ def _picture(
     galleries: Galleries,
     parts: Parts,
 ) -> tuple[Picture, pd.DataFrame, dict[str, str]]:
-    if figure.plot == "grid":
-        return *grid(figure, memorization, galleries), {}
+    if figure.plot in ("grid", "examples"):
+        drawing = grid if figure.plot == "grid" else examples
+        return *drawing(figure, memorization, galleries), {}
+    if figure.plot == "capacity":
+        return *capacity(figure, memorization), {}
+    if figure.y in CAPACITIES:
+        memorization = capacity_table(memorization)
     if figure.plot == "table":
         picture, drawn, blocks = table(figure, memorization, parts.get("halves", ()))
         return picture, drawn, {"md": markdown(figure, blocks), "tex": latex(figure, blocks)}

@@ -7,6 +7,7 @@ import pandas as pd
 from emm.analyse.parquet import read_table
 from emm.analyse.places import samples_at_scale
 from emm.catalog import Catalog, PlannedFigure
+from emm.data.stage import Subset, read_subset
 from emm.errors import UserError
 from emm.figures.draw import draw
 from emm.files import read_arrays
@@ -23,7 +24,7 @@ def draw_figure(
         raise UserError(f"no figure {name!r}{suggestion(name, catalog.figures)}")
     planned = catalog.figures[name]
     rows = _rows_of(planned, read_table(memorization))
-    pictures = galleries(catalog, planned) if planned.figure.plot == "grid" else None
+    pictures = PICTURES.get(planned.figure.plot, lambda *_: None)(catalog, planned)
     chosen = {"where": {}, "sample_sizes": sample_sizes(planned)}  # the catalog has the rows
     figure = planned.figure.model_copy(update=chosen)
     return draw(figure, rows, read_table(emm), pictures, stem, planned.parts)
@@ -47,3 +48,15 @@ def galleries(catalog: Catalog, planned: PlannedFigure) -> dict[str, dict]:
         )
         for row in planned.rows
     }
+
+
+def subsets(catalog: Catalog, planned: PlannedFigure) -> dict[str, Subset]:
+    """Training sets of the evaluations that a figure shows, by evaluation."""
+    names = {row.run_id: catalog.runs[row.run_id].subset_id for row in planned.rows}
+    read = {
+        name: read_subset(catalog.root / "subsets" / f"{name}.npz") for name in set(names.values())
+    }
+    return {row.key: read[names[row.run_id]] for row in planned.rows}
+
+
+PICTURES = {"grid": galleries, "examples": subsets}

@@ -175,6 +175,8 @@ def _cell(figure: Figure, row: pd.Series | None) -> Cell:
     if row is None:
         return Cell("-")
     value, decimals = row[drawn_name(figure.y)], metric(figure.y).decimals
+    if np.isnan(value):
+        return Cell("beyond")  # a capacity that the sizes do not bracket
     spread = f" ± {row['high'] - value:.{decimals}f}" if row["interval"] == "sd" else ""
     return Cell(f"{value:.{decimals}f}{spread}", bool(row["best"]))
 

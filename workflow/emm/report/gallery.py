@@ -11,7 +11,8 @@ from emm.files import atomic_path, write_text
 from emm.report.captions import caption, summary
 from emm.report.verdicts import read_replication
 
-WIDTHS = {"curve": 620, "points": 620, "grid": 1100, "table": 620}  # pixels
+WIDTHS = {"grid": 1100, "examples": 1100}  # pixels
+WIDTH = 620  # of all others
 COLOURS = 96  # of a picture's palette: text stays crisp, and files a tenth of their size
 
 
@@ -51,7 +52,7 @@ def _shown(planned: PlannedFigure, stem: Path, pictures: Path, folder: Path) -> 
     if planned.figure.plot == "table" and text.is_file():
         return text.read_text(encoding="utf-8").strip()
     path = pictures / f"{planned.name}.png"
-    _shrink(stem.with_suffix(".png"), path, WIDTHS[planned.figure.plot])
+    _shrink(stem.with_suffix(".png"), path, WIDTHS.get(planned.figure.plot, WIDTH))
     return f"![{planned.figure.title}]({path.relative_to(folder).as_posix()})"
 
 

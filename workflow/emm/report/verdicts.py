@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from emm.analyse.names import METRICS, Metric, metric, rounded
+from emm.analyse.names import metric, rounded
 from emm.analyse.parquet import read_table
 from emm.analyse.published import load_published, published_files
 from emm.analyse.replication import COLUMNS
@@ -37,10 +37,6 @@ ORIGINS = {  # of each kind, where it comes from
         "digitised": "read off the figure",
         "interpreted": "from the text, its range is our reading",
     },
-}
-OTHER_METRICS = {
-    "emm": Metric("EMM", "images", decimals=0),
-    "parameters_million": Metric("Network parameters", "million"),
 }
 
 
@@ -89,7 +85,7 @@ def listed(numbers: dict[str, int]) -> str:
 
 def unit(name: str) -> str:
     """Unit of a metric, or nothing."""
-    return _metric(name).unit or ("%" if name.endswith("_percent") else "")
+    return metric(name).unit or ("%" if name.endswith("_percent") else "")
 
 
 def quantity(
@@ -125,10 +121,6 @@ def certainty(verdict: str, support: float) -> tuple[str, str]:
 def joined(words: Iterable[str], separator: str = ", ") -> str:
     """Words that are there, with something between them."""
     return separator.join(word for word in words if word)
-
-
-def _metric(name: str) -> Metric:
-    return metric(name) if name in METRICS else OTHER_METRICS.get(name, metric(name))
 
 
 def _number(
@@ -171,5 +163,5 @@ def _plain(value: float, name: str, decimals: int | None = None) -> str:
         return f"{value:,.{decimals}f}"
     if unit(name) == "images":
         return f"{value:,.0f}" if value == round(value) else rounded(value)
-    text = f"{value:,.{_metric(name).decimals}f}"
+    text = f"{value:,.{metric(name).decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

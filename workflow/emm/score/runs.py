@@ -1,7 +1,8 @@
 """Scoring of a run's evaluation: every checkpoint's samples against the run's own training set."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,13 +11,16 @@ import numpy as np
 import pandas as pd
 
 from emm.analyse.parquet import write_table
-from emm.data.stage import read_subset
+from emm.data.stage import Subset, read_subset
 from emm.diffusion import SAMPLE_INDEX
 from emm.errors import UserError
 from emm.files import checked, read_arrays, write_arrays
-from emm.score.criteria import best_checkpoint, is_memorized
+from emm.score import mondrian, reconstructed
+from emm.score.criteria import best_checkpoint
 from emm.score.nearest import array_module
 from emm.score.stage import ScoreTable, gallery, score_arrays, summary_rows, write_scores
+
+Classifier = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
 
 def is_run(samples: Path) -> bool:
@@ -41,34 +45,85 @@ def score_run(
     and the first samples of the best checkpoint with their neighbours to `pictures`.
     """
     index = checked(samples / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
-    training = read_subset(subset_path).images
-    tables = list(_score(index, samples, training, duplicates, array_module(device)))
+    subset = read_subset(subset_path)
+    tables = list(_score(index, samples, subset, duplicates, array_module(device)))
     write_scores(output, tables, run=index["run"], evaluation=index["evaluation"])
     frame = pd.DataFrame(summary_rows(tables))
     best = tables[best_checkpoint(frame["memorization_ratio"])]
-    write_arrays(pictures, _pictures(best, index, samples, training, picture_count))
+    write_arrays(pictures, _pictures(best, index, samples, subset.images, picture_count))
     frame = _with_settings(frame, index)
     write_table(summary, frame)
     return frame
 
 
+def reference(subset: Subset, label: str) -> slice:
+    """Rows of a subset that samples are compared with: all, or those of the label asked for.
+
+    label: eval.label. UserError where that leaves fewer than two images.
+    """
+    first, count = len(subset) - subset.n_dummy, len(subset)
+    ends = {"drawn": (0, count), "data": (0, first), "dummy": (first, count)}[label]
+    if ends[1] - ends[0] < 2:
+        raise UserError(
+            f"eval.label {label}: the distance ratio needs two such training images; there are "
+            f"{ends[1] - ends[0]}"
+        )
+    return slice(*ends)
+
+
 def _score(
-    index: Mapping[str, Any],
-    samples: Path,
-    training: np.ndarray,
-    duplicates: str,
-    xp: ModuleType,
+    index: Mapping[str, Any], samples: Path, subset: Subset, duplicates: str, xp: ModuleType
 ) -> Iterator[ScoreTable]:
+    """Scores of each checkpoint; neighbours are rows of the whole subset."""
+    settings = index["settings"]
+    rows = reference(subset, settings["eval.label"])
+    training, classify = subset.images[rows], _classifier(settings, subset)
+    compare = _reconstructed(index, samples, duplicates, xp)
     for entry in index["checkpoints"]:
         arrays = read_arrays(samples / entry["file"])
-        if arrays["images"].shape[1:] != training.shape[1:]:
-            raise UserError(
-                f"{samples}: samples of shape {arrays['images'].shape[1:]}, "
-                f"training images of {training.shape[1:]}"
-            )
-        result = score_arrays(arrays["images"], training, duplicates, xp)
-        ema = index["settings"]["train.ema"]
-        yield ScoreTable(entry["epoch"], entry["step"], ema, result, arrays.get("labels"))
+        images = arrays["images"]
+        _check_shape(samples, images, training)
+        found = score_arrays(images, training, duplicates, xp)
+        indices = found.neighbours.indices + rows.start
+        result = replace(found, neighbours=found.neighbours._replace(indices=indices))
+        table = ScoreTable(
+            entry["epoch"], entry["step"], settings["train.ema"], result, arrays.get("labels")
+        )
+        about = classify(images, result.memorized)
+        yield replace(table, **about | {"facts": about["facts"] | compare(images)})
+
+
+def _check_shape(samples: Path, images: np.ndarray, training: np.ndarray) -> None:
+    if images.shape[1:] != training.shape[1:]:
+        raise UserError(
+            f"{samples}: samples of shape {images.shape[1:]}, "
+            f"training images of {training.shape[1:]}"
+        )
+
+
+def _classifier(settings: Mapping[str, Any], subset: Subset) -> Classifier:
+    """Finds the Mondrian images among samples, where the data of a run are of this kind."""
+    crosses = mondrian.crosses_of(settings, subset.images.shape[1])
+    if crosses is None:
+        return lambda images, memorized: {"facts": dict.fromkeys(mondrian.COLUMNS, np.nan)}
+    known = mondrian.find_layouts(subset.images[~subset.is_dummy], crosses)
+
+    def classify(images: np.ndarray, memorized: np.ndarray) -> dict[str, Any]:
+        found = mondrian.find_layouts(images, crosses)
+        facts = mondrian.summarise(images, found, memorized, known, crosses)
+        return {"mondrian": mondrian.is_mondrian(found), "facts": facts}
+
+    return classify
+
+
+def _reconstructed(
+    index: Mapping[str, Any], samples: Path, duplicates: str, xp: ModuleType
+) -> Callable[[np.ndarray], dict[str, float]]:
+    """Compares samples with the reconstructed training images, where there are any."""
+    if "reconstructions" not in index:
+        return lambda images: {}
+    known = read_arrays(samples / index["reconstructions"])["images"]
+    return lambda images: reconstructed.summarise(images, known, duplicates, xp)
 
 
 def _pictures(
@@ -76,9 +131,12 @@ def _pictures(
 ) -> dict[str, np.ndarray]:
     entry = next(e for e in index["checkpoints"] if e["step"] == table.step)
     images = read_arrays(samples / entry["file"])["images"]
-    arrays = gallery(images, training, table.result.neighbours, table.labels, count)
-    ratio = is_memorized(table.result.neighbours.squared_distances).mean()
-    return arrays | {"epoch": np.float64(table.epoch), "memorization_ratio": np.float64(ratio)}
+    return {
+        **gallery(images, training, table, count),
+        "count": np.int64(count),
+        "epoch": np.float64(table.epoch),
+        "memorization_ratio": np.float64(table.result.memorized.mean()),
+    }
 
 
 def _with_settings(frame: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:

@@ -4,10 +4,11 @@ In: samples and training images, uint8 (N, H, W, C), from arrays or folders.
 Out: a Parquet file with one row group per checkpoint, summary rows, and arrays for pictures.
 """
 
+import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +62,8 @@ class ScoreTable:
     """Scores of one checkpoint: its epoch, optimiser step and EMA rate; `labels` are int (N,).
 
     sample_files, training_files: names of the images where they are files, in their order.
+    mondrian: which samples are Mondrian images, bool (N,), where that is asked; facts: further
+    columns of the summary.
     """
 
     epoch: float
@@ -70,6 +73,8 @@ class ScoreTable:
     labels: np.ndarray | None = None
     sample_files: Sequence[str] | None = None
     training_files: Sequence[str] | None = None
+    mondrian: np.ndarray | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 def score_arrays(
@@ -99,7 +104,11 @@ def score_arrays(
 
 
 def summary_rows(tables: Iterable[ScoreTable]) -> list[dict[str, float]]:
-    """One row per checkpoint for the memorization table; columns as in `criteria.summarise`."""
+    """One row per checkpoint for the memorization table; columns as in `criteria.summarise`.
+
+    `coverage` is the share of the training images that samples are copies of, `coverage_ceiling`
+    the expected one if every sample were a copy of one of them, drawn uniformly.
+    """
     return [_summary_row(table) for table in tables]
 
 
@@ -116,32 +125,41 @@ def _summary_row(table: ScoreTable) -> dict[str, float]:
         "n_memorized_published": result.n_memorized_published,
         "n_duplicates": result.n_duplicates,
     }
-    return first | summary
+    coverage = {
+        "coverage": summary["distinct_copied"] / result.n_training,
+        "coverage_ceiling": -math.expm1(-summary["n_samples"] / result.n_training),
+    }
+    return first | summary | coverage | table.facts
 
 
 def gallery(
-    samples: np.ndarray,
-    training: np.ndarray,
-    neighbours: Neighbours,
-    labels: np.ndarray | None,
-    count: int,
+    samples: np.ndarray, training: np.ndarray, table: ScoreTable, count: int
 ) -> dict[str, np.ndarray]:
-    """Arrays for a picture of the first `count` samples above their nearest training images.
+    """Arrays for pictures of samples above their nearest training images.
 
-    Keys: samples, nearest (uint8, image shapes), nn1, d1_squared, d2_squared (int64), memorized
-    (bool), labels (int32, -1 if none), all of length min(count, N).
+    The first `count` samples, and then the first so many memorized, not memorized, and Mondrian
+    ones. Keys: sample (int64, ascending), samples, nearest (uint8, image shapes), nn1, d1_squared,
+    d2_squared (int64), memorized (bool), labels (int32, -1 if none), and mondrian (bool) where that
+    is known, all of the same length.
     """
-    nearest = neighbours.indices[:count, 0]
-    squared_distances = neighbours.squared_distances[:count]
-    return {
-        "samples": samples[:count],
-        "nearest": training[nearest],
-        "nn1": nearest,
+    memorized, kind = table.result.memorized, {}
+    groups = [np.ones(len(samples), bool), memorized, ~memorized]
+    if table.mondrian is not None:
+        groups += [table.mondrian & memorized, table.mondrian & ~memorized]
+        kind = {"mondrian": table.mondrian}
+    shown = np.unique(np.concatenate([np.flatnonzero(group)[:count] for group in groups]))
+    indices, squared_distances = table.result.neighbours
+    of_all = {
+        "samples": samples,
+        "nn1": indices[:, 0],
         "d1_squared": squared_distances[:, 0],
         "d2_squared": squared_distances[:, 1],
-        "memorized": is_memorized(squared_distances),
-        "labels": _labels(labels, len(samples))[:count],
+        "memorized": memorized,
+        "labels": _labels(table.labels, len(samples)),
+        **kind,
     }
+    arrays = {name: values[shown] for name, values in of_all.items()}
+    return {"sample": shown, **arrays, "nearest": training[arrays["nn1"]]}
 
 
 def _labels(labels: np.ndarray | None, count: int) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Capacity figures: the points of the EMM table, arrows where these are open, and the power law."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import assert_legible, made_up
+
+from emm.analyse.tables import capacity_table, emm_table
+from emm.documents import Figure
+from emm.errors import UserError
+from emm.figures import style
+from emm.figures.capacity import capacity, fit
+from emm.figures.draw import draw
+
+WIDTHS = (32, 64, 128, 256)
+
+
+def rows(capacities=(30, 60, 120, 240), kind="none", epochs=(500.0, 2000.0)):
+    sizes = (8, 16, 32, 64, 128, 256, 512)
+    return pd.concat(
+        made_up({kind: known}, sizes, epochs, **{"model.channels": width})
+        for width, known in zip(WIDTHS, capacities, strict=True)
+    )
+
+
+ROWS = rows()
+OPEN = rows((2, 60, 120, 5000))  # below the smallest size, and above the largest
+
+
+def drawn(memorization, **options):
+    figure = Figure(plot="capacity", x="model.channels", **options)
+    with style.paper():
+        picture, table = capacity(figure, memorization)
+        assert_legible(picture)
+    return picture, table
+
+
+def labels(picture) -> list[str]:
+    return [text.get_text() for text in picture.legends[0].get_texts()]
+
+
+def test_points_are_those_of_the_emm_table():
+    _, table = drawn(ROWS)
+    expected = emm_table(ROWS)
+    expected = expected[expected["epsilon"] == 0.1].sort_values("model.channels")
+    for measure, name in (("emm", "emm"), ("memorization_capacity", "emm_last")):
+        points = table[table["measure"] == measure]
+        assert list(points["model.channels"]) == list(WIDTHS)
+        np.testing.assert_allclose(points["images"], expected[name])
+        np.testing.assert_allclose(points["low"], expected[f"{name}_low"].clip(8, 512))
+        np.testing.assert_allclose(points["high"], expected[f"{name}_high"].clip(8, 512))
+
+
+def test_checkpoints_differ_between_the_two_measures():
+    """A ratio that falls at the end of the training is best before."""
+    made = rows(epochs=(1500.0, 2000.0))
+    _, table = drawn(made.assign(step=np.where(made["epoch"] == 1500, 20000, 15000)))
+    best, last = (
+        table[table["measure"] == name]["images"] for name in ("emm", "memorization_capacity")
+    )
+    assert (last.to_numpy() < best.to_numpy()).all()
+
+
+def test_the_slope_is_in_the_legend_and_the_table():
+    picture, table = drawn(ROWS, y="memorization_capacity")
+    assert len(table) == 4
+    slope, low, high = table.iloc[0][["slope", "slope_low", "slope_high"]]
+    assert low < 1 < high
+    assert low < slope < high
+    assert high - low < 0.6
+    assert labels(picture) == [
+        f"Memorization capacity, slope {slope:.2f} ({low:.2f} to {high:.2f})"
+    ]
+
+
+def test_the_law_recovers_a_slope():
+    """Intervals of many such fits hold the true slope as often as they claim."""
+    rng, x, hits = np.random.default_rng(0), np.array([32.0, 64, 128, 256]), 0
+    for _ in range(200):
+        spread = np.array([0.05, 0.1, 0.1, 0.3])
+        seen = np.log(3 * x**0.8) + spread * rng.standard_normal(4)
+        draws = np.exp(seen[:, None] + spread[:, None] * rng.standard_normal((4, 1000)))
+        points = {"x": x, "images": np.exp(seen), "status": "bracketed", "draws": list(draws)}
+        law = fit(pd.DataFrame(points))
+        hits += law.low <= 0.8 <= law.high
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_draws_that_leave_the_sizes_leave_the_slope_open():
+    draws = [np.full(1000, 30.0), np.full(1000, 60.0)]
+    draws[1][:100] = np.inf
+    points = {"x": [32.0, 64.0], "images": [30.0, 60.0], "status": "bracketed"}
+    law = fit(pd.DataFrame({**points, "draws": draws}))
+    assert (law.slope, law.low, law.high) == (pytest.approx(1), pytest.approx(1), math.inf)
+    draws[0][:100] = np.inf  # both ends at once: nothing is known of such a draw
+    law = fit(pd.DataFrame({**points, "draws": draws}))
+    assert (law.low, law.high) == (-math.inf, math.inf)
+    draws[0][:], draws[0][:100] = 30.0, -np.inf
+    assert fit(pd.DataFrame({**points, "draws": draws})).high == math.inf
+    assert fit(pd.DataFrame({**points, "draws": draws}).iloc[:1]) is None
+
+
+def test_capacities_beyond_the_sizes_are_arrows():
+    picture, table = drawn(OPEN, y="emm")
+    assert list(table["status"]) == ["below", "bracketed", "bracketed", "above"]
+    assert list(table["bound"].dropna()) == [8, 512]
+    assert len(picture.axes[0].texts) == 2
+    low, high = picture.axes[0].get_ylim()
+    assert low < 8 * 0.8
+    assert high > 512 * 1.25
+    assert labels(picture)[0].startswith("EMM, slope 1.")
+
+
+def test_hue_separates_lines():
+    kinds = pd.concat([ROWS, rows((50, 100, 200, 400), "true")])
+    picture, table = drawn(kinds, hue="labels.kind")
+    assert table.groupby(["labels.kind", "measure"]).ngroups == 4
+    assert [label.split(",")[0] for label in labels(picture)] == [
+        "EMM: unconditional",
+        "Memorization capacity: unconditional",
+        "EMM: true labels",
+        "Memorization capacity: true labels",
+    ]
+    with pytest.raises(UserError, match=r"differ in labels.kind"):
+        drawn(kinds)
+
+
+def test_zero_has_no_logarithm():
+    one = ROWS[ROWS["model.channels"] == 64].assign(**{"data.dummy_size": 0})
+    with pytest.raises(UserError, match=r"data\.dummy_size has values that are not above 0"):
+        capacity(Figure(plot="capacity", x="data.dummy_size"), one)
+
+
+@pytest.mark.parametrize("y", ["emm", "memorization_capacity"])
+def test_other_plots_draw_capacities_too(tmp_path, y):
+    known = capacity_table(OPEN).set_index("model.channels")[y]
+    curve = Figure(plot="curve", x="model.channels", y=y)
+    csv = pd.read_csv(draw(curve, OPEN, None, None, tmp_path / "curve")[-1])
+    np.testing.assert_allclose(csv[y], known.to_numpy())
+    table = Figure(plot="table", rows="labels.kind", columns="model.channels", y=y)
+    paths = {path.suffix: path for path in draw(table, OPEN, None, None, tmp_path / "table")}
+    cells = paths[".md"].read_text().splitlines()[-1].split(" | ")
+    assert cells[1:] == ["beyond", f"{known[64]:.0f}", f"{known[128]:.0f}", "beyond |"]
+
+
+def test_epochs_that_follow_from_steps_separate_no_series():
+    steps = ROWS.assign(**{"train.iterations": 1000, "horizon": 1e6 / ROWS["data.size"]})
+    assert len(capacity_table(steps)) == 4
+    assert len(emm_table(steps)) == 4 * 4
+    assert len(capacity_table(steps.assign(**{"train.iterations": None}))) == 28
+
+
+def test_the_same_bytes_again(tmp_path):
+    figure = Figure(plot="capacity", x="model.channels")
+    pairs = zip(*(draw(figure, ROWS, None, None, tmp_path / n) for n in "ab"), strict=True)
+    for one, two in pairs:
+        assert one.read_bytes() == two.read_bytes(), one

@@ -1,0 +1,195 @@
+"""Capacity: EMM and memorization capacity against a setting, with the power law that fits them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
+
+from emm.analyse.names import CAPACITIES, SIZE, metric, series_label, setting_name, value_name
+from emm.analyse.series import grouped, in_order
+from emm.analyse.tables import capacity_table
+from emm.documents import Figure
+from emm.errors import UserError
+from emm.figures import style
+from emm.figures.axes import error_bars
+from emm.figures.select import check_repetitions, drawn_rows
+
+MARKERS = {"emm": "o", "memorization_capacity": "s"}
+ASIDE = 1.04  # factor along x between lines, so that none hides another
+
+
+@dataclass(frozen=True)
+class Law:
+    """The power law y = exp(intercept) x^slope of a line, and the slope's 95 % interval."""
+
+    intercept: float
+    slope: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Capacities along x: columns x, images, low, high, status, bound; `law` where one fits."""
+
+    key: dict[str, Any]
+    measure: str
+    points: pd.DataFrame
+    law: Law | None
+
+
+def capacity(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
+    """The picture of a capacity figure and a table with a row per point.
+
+    Both axes are logarithmic. Bars are 95 % intervals of the bootstrap as far as the sizes reach;
+    an arrow starts at the largest or smallest size where these do not bracket a capacity. UserError
+    when a point would mix different settings.
+    """
+    lines = _lines(figure, memorization)
+    picture, axes = style.panel()
+    colours = style.colours([_colour(figure, line) for line in lines])
+    handles, labels = [], []
+    for rank, line in enumerate(lines):
+        look = {"color": colours[_colour(figure, line)], "marker": MARKERS[line.measure]}
+        aside = ASIDE ** (rank - (len(lines) - 1) / 2)
+        handles.append(_draw(axes, line, look, aside))
+        labels.append(_label(line))
+    _axes(axes, figure, lines)
+    style.legend_above(picture, handles, labels)
+    style.thin_labels(picture, axes.xaxis)
+    return picture, pd.concat([_table(figure, line) for line in lines], ignore_index=True)
+
+
+def _lines(figure: Figure, memorization: pd.DataFrame) -> list[Line]:
+    by = [name for name in (figure.hue, figure.style) if name]
+    kept = drawn_rows(figure.model_copy(update={"epoch": "all"}), memorization, [*by, figure.x])
+    rows = capacity_table(kept)
+    lines = []
+    for key, members in in_order(grouped(rows, by), by):
+        for measure in [figure.y] if figure.y in CAPACITIES else CAPACITIES:
+            points = _points(figure, members, measure)
+            lines.append(Line(key, measure, points.drop(columns="draws"), fit(points)))
+    return lines
+
+
+def _points(figure: Figure, rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A row per value of x, ascending."""
+    found = []
+    for key, members in in_order(grouped(rows, [figure.x]), [figure.x]):
+        check_repetitions(members, key)
+        row = members.iloc[0]
+        ends = {name: row[f"{measure}_{name}"] for name in ("low", "high", "status", "bound")}
+        at = float(key[figure.x])
+        found.append({"x": at, "images": row[measure], **ends, "draws": row[f"{measure}_draws"]})
+    points = pd.DataFrame(found)
+    if not (points["x"] > 0).all():
+        raise UserError(f"x: {figure.x} has values that are not above 0; a logarithm needs these")
+    return points
+
+
+def fit(points: pd.DataFrame) -> Law | None:
+    """Weighted least squares of log capacity on log x, over the points that are bracketed.
+
+    Weights are inverse variances of the logarithms of the draws inside the sizes. The interval of
+    the slope is that of the fits of the draws; a draw that leaves the sizes leaves the slope open
+    on the side that it pulls to. None for fewer than two points.
+    """
+    known = points[points["status"] == "bracketed"]
+    if len(known) < 2:
+        return None
+    x, draws = np.log(known["x"].to_numpy()), np.stack(list(known["draws"]))
+    logs = np.where(draws > 0, np.log(np.where(draws > 0, draws, 1)), -np.inf)  # (K, draws)
+    spread = np.array([line[np.isfinite(line)].std() for line in logs])
+    weights = 1 / np.maximum(spread, 1e-3) ** 2
+    centre = np.average(x, weights=weights)
+    pull = weights * (x - centre) / (weights * (x - centre) ** 2).sum()
+    y = np.log(known["images"].to_numpy(float))
+    slope = float(pull @ y)
+    return Law(float(np.average(y, weights=weights) - slope * centre), slope, *_ends(pull, logs))
+
+
+def _ends(pull: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[float, float]:
+    """The central 95 % of the slopes; infinite where too many draws leave an end open."""
+    with np.errstate(invalid="ignore"):
+        slopes = pull @ logs
+    low, high = (
+        np.sort(np.nan_to_num(slopes, nan=at, posinf=np.inf, neginf=-np.inf))
+        for at in (-np.inf, np.inf)
+    )
+    tail = int(0.025 * len(slopes))
+    return float(low[tail]), float(high[-1 - tail])
+
+
+def _draw(axes: Axes, line: Line, look: dict[str, Any], aside: float) -> Any:
+    """Points with bars, arrows, and the law as a dashed line; returns the handle of the legend."""
+    known = line.points[line.points["status"] == "bracketed"]
+    x, y, low, high = (known[name].to_numpy(float) for name in ("x", "images", "low", "high"))
+    bars = {"elinewidth": 0.7, "capsize": 1.4, "capthick": 0.7}
+    error_bars(axes, (aside * x, y, low, high), look["color"], **bars)
+    for _, point in line.points[line.points["status"] != "bracketed"].iterrows():
+        _arrow(axes, aside * point["x"], point, look["color"])
+    if line.law is not None:
+        ends = np.array([x.min(), x.max()])
+        curve = np.exp(line.law.intercept) * ends**line.law.slope
+        axes.plot(
+            aside * ends, curve, color=look["color"], dashes=(3, 1.5), linewidth=0.9, zorder=2
+        )
+    return axes.plot(aside * x, y, linestyle="", **look, zorder=3)[0]
+
+
+def _arrow(axes: Axes, x: float, point: pd.Series, colour: Any) -> None:
+    """From the largest size upwards or from the smallest downwards, with a bar at the size."""
+    up = point["status"] == "above"
+    head = point["bound"] * (1.25 if up else 0.8)
+    arrow = {"arrowstyle": "-|>,head_width=0.16,head_length=0.32", "color": colour, "lw": 1}
+    arrow |= {"shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (x, head), (x, point["bound"]), arrowprops=arrow)
+    axes.plot([x], [point["bound"]], color=colour, marker="_", markeredgewidth=1, zorder=3)
+    axes.update_datalim([(x, head)])
+
+
+def _axes(axes: Axes, figure: Figure, lines: Sequence[Line]) -> None:
+    """Logarithmic axes, with ticks at the values of the setting."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set(xlabel=setting_name(figure.x), ylabel="Capacity (images)")
+    values = sorted({value for line in lines for value in line.points["x"]})
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: value_name(figure.x, at)))
+    axes.yaxis.set_major_locator(LogLocator(base=2))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: value_name(SIZE, round(at))))
+    axes.margins(x=0.1, y=0.12)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _colour(figure: Figure, line: Line) -> Any:
+    """What decides the colour: the hue, or the measure where there is none."""
+    return line.key.get(figure.hue, line.measure)
+
+
+def _label(line: Line) -> str:
+    name = ": ".join(filter(None, [metric(line.measure).name, series_label(line.key)]))
+    if line.law is None:
+        return name
+    low, high = line.law.low, line.law.high
+    ends = f"{low:.2f} to {high:.2f}"
+    if not np.isfinite([low, high]).all():
+        ends = f"{low:.2f} or more" if np.isfinite(low) else f"{high:.2f} or less"
+    known = np.isfinite([low, high]).any()
+    return f"{name}, slope {line.law.slope:.2f} ({ends if known else 'interval open'})"
+
+
+def _table(figure: Figure, line: Line) -> pd.DataFrame:
+    law = line.law or Law(*[np.nan] * 4)
+    about = {"slope": law.slope, "slope_low": law.low, "slope_high": law.high}
+    table = line.points.rename(columns={"x": figure.x})
+    return table.assign(measure=line.measure, **{**line.key, **about})

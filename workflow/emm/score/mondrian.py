@@ -1,0 +1,211 @@
+"""Mondrian samples (Yoon et al. 2023, Fig. 2): which they are, whose layout they copy, how random.
+
+Such an image is a cross of random pixels between four quadrants of one colour each
+(emm.data.synthetic.mondrian). Copying the quadrants but not the cross hardly ever counts as
+memorized, so copies of layouts are counted apart.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+from scipy.stats import chi2, chisquare, ks_1samp, uniform
+
+from emm.score.criteria import wilson_interval
+
+QUADRANT_SPREAD = 20.0  # grey levels: networks stay below 10, Gaussian mixtures have about 90
+CROSS_SPREAD = 30.0  # grey levels: random pixels have 74, 50 where there are fewest of them
+COLOUR_TOLERANCE = 16.0  # grey levels; 10,000 images match a fresh one by chance once in 10^7
+APART = 1000.0  # more than a colour tolerance: between positions that differ
+LEAST_COUNT = 5  # expected at each position, for a chi-squared test
+BLOCK = 128
+COLUMNS = (
+    *("n_mondrian", "n_memorized_mondrian", "mondrian_ratio", "mondrian_memorization_ratio"),
+    *("mondrian_memorization_ratio_low", "mondrian_memorization_ratio_high"),
+    *("layout_copy_ratio", "quadrant_sd_q50", "colour_ks", "cross_ks", "cross_correlation"),
+    "position_p",
+)
+
+
+@dataclass(frozen=True)
+class Crosses:
+    """Where the crosses of a data set may be.
+
+    width: pixels; starts: first rows of a cross, which are its first columns too.
+    """
+
+    width: int
+    starts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """The layout that fits each of N images best.
+
+    starts: (N, 2) int64, first row and column of the cross; colours: (N, 4, 3) float64 in grey
+    levels, top left, top right, bottom left, bottom right, NaN for a quadrant without pixels;
+    quadrant_sd: (N,), standard deviation within quadrants; cross_sd: (N,), of the cross.
+    """
+
+    starts: np.ndarray
+    colours: np.ndarray
+    quadrant_sd: np.ndarray
+    cross_sd: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> "Layouts":
+        parts = (self.starts, self.colours, self.quadrant_sd, self.cross_sd)
+        return Layouts(*(part[chosen] for part in parts))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def crosses_of(settings: Mapping[str, Any], resolution: int) -> Crosses | None:
+    """The crosses of a run's data from its dotted settings; None where it has none."""
+    if settings["data.dataset"] != "mondrian":
+        return None
+    width, margin = settings["data.cross_width"], settings["data.cross_margin"]
+    if settings["data.cross_position"] == "centre":
+        return Crosses(width, np.array([(resolution - width) // 2]))
+    return Crosses(width, np.arange(margin, resolution - margin - width + 1))
+
+
+def find_layouts(images: np.ndarray, crosses: Crosses) -> Layouts:
+    """Layouts of uint8 images (N, H, H, 3): crosses with the least variance within quadrants."""
+    parts = [
+        _fitted(images[start : start + BLOCK], crosses) for start in range(0, len(images), BLOCK)
+    ]
+    names = ("starts", "colours", "quadrant_sd", "cross_sd")
+    return Layouts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _fitted(images: np.ndarray, crosses: Crosses) -> Layouts:
+    """Layouts of one block, from sums over all quadrants at all positions."""
+    values, size = images.astype(np.int32), images.shape[1]
+    squared = (values**2).sum(axis=-1, keepdims=True)
+    parts = (np.ones((1, size, size, 1), np.int32), values, squared)
+    areas, sums, squares = (np.stack(list(_quadrants(part, crosses))) for part in parts)
+    with np.errstate(invalid="ignore"):
+        means = sums / areas
+    explained = (np.nan_to_num(means) * sums).sum(axis=-1, keepdims=True)
+    residuals = (squares - explained).sum(axis=(0, -1))  # (N, S, S)
+    best = residuals.reshape(len(images), -1).argmin(axis=1)
+    at = (np.arange(len(images)), *np.divmod(best, len(crosses.starts)))
+    inside = areas.sum(axis=0).flat[0]
+    cross = [
+        v.sum(axis=(1, 2)) - q.sum(axis=0)[at] for v, q in ((values, sums), (squared, squares))
+    ]
+    return Layouts(
+        crosses.starts[np.stack(at[1:], axis=1)],
+        means[:, *at].transpose(1, 0, 2),
+        np.sqrt(residuals[at] / (3 * inside)),
+        _spread(*cross, size**2 - inside),
+    )
+
+
+def _spread(total: np.ndarray, square: np.ndarray, count: int) -> np.ndarray:
+    """Standard deviation within channels (N,) from sums (N, 3) and summed squares (N, 1)."""
+    variance = square[:, 0] / (3 * count) - ((total / count) ** 2).mean(axis=1)
+    return np.sqrt(variance.clip(min=0))
+
+
+def _quadrants(values: np.ndarray, crosses: Crosses) -> Iterator[np.ndarray]:
+    """Sums over each quadrant (N, S, S, C) of values (N, H, H, C), for all S x S positions."""
+    sums = np.pad(values.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0), (0, 0)))
+    first, after = crosses.starts, crosses.starts + crosses.width
+    for half in (sums[:, first], sums[:, -1:] - sums[:, after]):
+        yield half[:, :, first]
+        yield half[:, :, -1:] - half[:, :, after]
+
+
+def is_mondrian(layouts: Layouts) -> np.ndarray:
+    """Whether each image has quadrants of one colour, and a cross that has not, bool (N,).
+
+    Quadrants of true Mondrian images have no variance at all, those that a network draws one of a
+    few grey levels; images of the other classes are noise from edge to edge.
+    """
+    return (layouts.quadrant_sd < QUADRANT_SPREAD) & (layouts.cross_sd > CROSS_SPREAD)
+
+
+def copies_layout(layouts: Layouts, training: Layouts) -> np.ndarray:
+    """Whether cross position and quadrant colours are those of a training image, bool (N,).
+
+    The pixels of the cross do not matter. Colours agree within COLOUR_TOLERANCE in each channel.
+    """
+    known = cKDTree(_features(training))
+    bound = {"p": np.inf, "distance_upper_bound": COLOUR_TOLERANCE}
+    return np.isfinite(known.query(_features(layouts), **bound)[0])
+
+
+def _features(layouts: Layouts) -> np.ndarray:
+    """Points (N, 14) whose greatest coordinate difference is one of colours, or large."""
+    colours = np.nan_to_num(layouts.colours).reshape(len(layouts), -1)
+    return np.hstack([APART * layouts.starts, colours])
+
+
+def summarise(
+    images: np.ndarray,
+    layouts: Layouts,
+    memorized: np.ndarray,
+    training: Layouts,
+    crosses: Crosses,
+) -> dict[str, float]:
+    """Summary of the Mondrian ones among N >= 1 samples, by column name (COLUMNS).
+
+    NaN where there are none. `colour_ks` and `cross_ks` are Kolmogorov-Smirnov distances from
+    uniform grey levels, `cross_correlation` is that of neighbouring pixels on the lines of the
+    cross, `position_p` the probability of positions this uneven if they were uniform.
+    """
+    chosen = is_mondrian(layouts)
+    count, copies = int(chosen.sum()), int((chosen & memorized).sum())
+    facts = dict.fromkeys(COLUMNS, np.nan)
+    facts |= {"n_mondrian": float(count), "n_memorized_mondrian": float(copies)}
+    facts |= {"mondrian_ratio": count / len(images)}
+    if not count:
+        return facts
+    low, high = wilson_interval(copies, count)
+    return facts | {
+        "mondrian_memorization_ratio": copies / count,
+        "mondrian_memorization_ratio_low": low,
+        "mondrian_memorization_ratio_high": high,
+        "layout_copy_ratio": float(copies_layout(layouts[chosen], training).mean()),
+        "quadrant_sd_q50": float(np.median(layouts.quadrant_sd[chosen])),
+        **_randomness(images[chosen], layouts[chosen], crosses),
+    }
+
+
+def _randomness(images: np.ndarray, layouts: Layouts, crosses: Crosses) -> dict[str, float]:
+    """How far colours, cross pixels and positions are from random."""
+    lines = cross_lines(images, layouts, crosses).astype(float)
+    first, second = lines[:, :-1].ravel(), lines[:, 1:].ravel()
+    return {
+        "colour_ks": _distance(layouts.colours[np.isfinite(layouts.colours)]),
+        "cross_ks": _distance(lines.ravel()),
+        "cross_correlation": float(np.corrcoef(first, second)[0, 1]),
+        "position_p": _evenness(layouts.starts, crosses),
+    }
+
+
+def cross_lines(images: np.ndarray, layouts: Layouts, crosses: Crosses) -> np.ndarray:
+    """Rows, then columns of pixels that the crosses are made of: (2 N width, H, 3)."""
+    offset = np.arange(images.shape[1]) - layouts.starts[:, :, None]
+    on_line = (offset >= 0) & (offset < crosses.width)
+    return np.concatenate([images[on_line[:, 0]], images.transpose(0, 2, 1, 3)[on_line[:, 1]]])
+
+
+def _distance(grey_levels: np.ndarray) -> float:
+    """Kolmogorov-Smirnov distance from uniform grey levels 0..255, each as wide as one."""
+    levels = uniform(-0.5, 256)
+    return float(ks_1samp(grey_levels, levels.cdf, method="asymp").statistic)
+
+
+def _evenness(starts: np.ndarray, crosses: Crosses) -> float:
+    """Probability of rows and columns this uneven by chance; NaN where there are too few."""
+    places = len(crosses.starts)
+    if places == 1 or len(starts) < LEAST_COUNT * places:
+        return np.nan
+    counts = [np.bincount(line - crosses.starts[0], minlength=places) for line in starts.T]
+    uneven = sum(chisquare(count).statistic for count in counts)
+    return float(chi2.sf(uneven, 2 * (places - 1)))
