@@ -13,6 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from emm.nets import UNet
+from emm.nets.published import edm_names
+
 SOURCE = "import os\nos.system('touch source_was_run')\n"
 
 
@@ -70,6 +73,23 @@ def edm_pickle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def edm_state() -> Callable[[UNet], dict[str, Tensor]]:
+    """The state dict of one of our networks, with the names and the layout of EDM's code."""
+
+    def converted(network: UNet) -> dict[str, Tensor]:
+        own = network.state_dict()
+        return {name: _layout(ours, own[ours]) for ours, name in edm_names(network).items()}
+
+    return converted
+
+
+def _layout(name: str, tensor: Tensor) -> Tensor:
+    if ".attention.qkv." in name:  # q, k, v of one channel after the other
+        return tensor.unflatten(0, (3, -1)).transpose(0, 1).flatten(0, 1)
+    return tensor.t() if name == "mapping.labels.weight" else tensor
 
 
 @contextmanager

@@ -26,6 +26,7 @@ RUNS = {  # distinct runs of each experiment
     "width_depth": 20,
     "ffhq": 28,
     "data_size": 6,
+    "edm_images": 1,
     "optimum": 1,
 }
 DISTINCT = 281  # of the paper; the added arm and the optimum, which is not trained, come on top

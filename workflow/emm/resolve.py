@@ -38,7 +38,7 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
         check_given(settings)
         fine_tuning.check(settings, info)
         _check_network(settings, settings["data.resolution"] or info.resolution)
-        _check_sampling(settings)
+        check_sampling(settings)
         settings["labels.num_classes"] = label_classes(settings)
         _fix_length(settings)
         return _canonical(settings)
@@ -115,8 +115,8 @@ def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
         check(resolution=resolution, **{key: settings[f"model.{key}"] for key in (*common, own)})
 
 
-def _check_sampling(settings: Mapping[str, Any]) -> None:
-    """What the sampler needs of the network, and the labels that are asked for of the subset."""
+def check_sampling(settings: Mapping[str, Any]) -> None:
+    """UserError for a sampler that is not of the network, or labels that are not of the subset."""
     sampler, arch, steps = (settings[k] for k in ("eval.sampler", "model.arch", "eval.steps"))
     allowed = SAMPLERS.get(arch, ("heun",))
     if sampler not in allowed:

@@ -82,6 +82,12 @@ def is_large(run):
     return RUNS[run].settings["model.base"] not in (None, "tiny")
 
 
+def written_anew(wildcards):
+    """What a changed file of weights or code writes again, beside a record that is ancient."""
+    run = RUNS[wildcards.run]
+    return [f"{ROOT}/runs/{run.id}/metrics.parquet"] if run.given else []
+
+
 def results_of(experiment):
     """Summaries of the evaluations, and records of the runs, of an experiment or of all."""
     rows = [row for row in CATALOG.rows if experiment in (None, row.experiment)]

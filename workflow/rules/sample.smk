@@ -7,7 +7,7 @@ rule sample:
         # A longer training writes the record again, and the checkpoints sampled here stay the same.
         record=ancient(f"{RUN}/run.yaml"),
         subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
-        given=lambda w: RUNS[w.run].given,  # for a record made from it is ancient too
+        given=written_anew,
     output:
         temp(directory(f"{EVALUATION}/samples")),
     log:
@@ -18,8 +18,8 @@ rule sample:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=lambda w: 24000 if is_large(w.run) else 8000,
+        runtime=lambda w: 720 if is_large(w.run) else 240,
     params:
         settings=lambda w: options(
             ids.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)

@@ -22,6 +22,7 @@ from emm.errors import UserError
 from emm.files import read_arrays, write_arrays, write_text
 from emm.given import OPTIMUM, OWN
 from emm.sd import STABLE_DIFFUSION
+from emm.resolve import check_sampling
 from emm.seeds import derive
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
@@ -52,6 +53,7 @@ def sample_run(
     torch.set_num_threads(threads)
     content, settings = read_run(run_path)
     settings = settings | evaluation
+    check_sampling(settings)
     recipe = parse(Recipe, nested(settings), str(run_path))
     subset = read_subset(subset_path)
     require_fit(subset, settings, subset_path)
