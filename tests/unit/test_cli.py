@@ -469,7 +469,7 @@ def test_help(emm):
     result = emm("--help")
     assert result.code == 0
     for command in cli.app.registered_commands:
-        assert f" {command.callback.__name__} " in result.out
+        assert f" {command.callback.__name__.replace('_', '-')} " in result.out
 
 
 @pytest.mark.parametrize(

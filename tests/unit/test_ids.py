@@ -45,6 +45,8 @@ OTHER_VALUES = {
     "model.dropout": 0.0,
     "model.skip_mask": "111111110",
     "model.precond": "edm",
+    "model.weights": "network.pkl",
+    "model.denoiser": "kernel.py:Kernel",
     "train.lr": 1e-3,
     "train.batch_size": 256,
     "train.epochs": 4000.0,

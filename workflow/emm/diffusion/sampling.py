@@ -21,8 +21,8 @@ from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
 from emm.files import read_arrays, write_arrays, write_text
 from emm.given import OPTIMUM, OWN
-from emm.sd import STABLE_DIFFUSION
 from emm.resolve import check_sampling
+from emm.sd import STABLE_DIFFUSION
 from emm.seeds import derive
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
