@@ -112,13 +112,14 @@ def _train(
     key = _identity(settings, subset)
     size = epoch_size(settings)
     plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds)
+    fine_tunes = recipe.model.arch == STABLE_DIFFUSION
+    denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
     with exclusive(folder), Progress("step", plan.steps) as progress:
-        if recipe.model.arch == STABLE_DIFFUSION:
+        if fine_tunes:
             from emm.sd.finetune import fine_tune
 
             state = fine_tune(recipe, subset, plan, folder, device, progress)
         else:
-            denoiser = build_denoiser(recipe, subset, device)
             state = train(denoiser, *as_tensors(subset, device), plan, folder, progress)
     recorded = recorded_steps(folder, plan.identity, ema)
     rows = [row for row in state.metrics if row[0] <= recorded[-1]]
