@@ -1,6 +1,6 @@
 # In:  the tables of its experiment, and for an image grid the pictures of the runs, or their training
-# sets. Out: each figure as svg, pdf and png, with the csv that it was drawn from. Every figure is a target by its name,
-# and so are all panels of one together (fig2 is fig2a, fig2b and fig2c).
+# sets. Out: each figure as svg, pdf and png, with the csv that it was drawn from. Every figure is a
+# target by its name, and so are all panels of one together (fig2 is fig2a, fig2b and fig2c).
 FORMATS = ["svg", "pdf", "png", "csv"]
 FIGURES = expand(
     "{root}/figures/{name}.{suffix}", root=ROOT, name=CATALOG.figures, suffix=FORMATS

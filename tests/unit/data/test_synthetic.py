@@ -122,6 +122,13 @@ def test_mondrian_centre_cross(width, first):
         assert cross_lines(image, 0).tolist() == cross_lines(image, 1).tolist() == expected
 
 
+def test_a_centred_cross_has_no_margin():
+    """A margin that a random cross would not fit into says nothing of one in the middle."""
+    about = {"resolution": 8, "cross_width": 2, "cross_position": "centre"}
+    wide, narrow = (mondrian(5, 0, margin=margin, **about) for margin in (4, 1))
+    np.testing.assert_array_equal(wide, narrow)
+
+
 @settings(max_examples=15, deadline=None)
 @given(width=st.integers(1, 6), margin=st.integers(0, 8), seed=st.integers(0, 9))
 def test_mondrian_cross_keeps_its_margin(width, margin, seed):
