@@ -52,7 +52,8 @@ def mondrian(
 
     The paper leaves the geometry open. A `random` cross starts at a row and a column that are
     uniform on margin..resolution-margin-cross_width (4..27 by default), a `centre` one in the
-    middle, whatever the margin. The same seed gives the same colours and pixels whatever the geometry.
+    middle, whatever the margin. The same seed gives the same colours and pixels whatever the
+    geometry.
     """
     margin = 0 if cross_position == "centre" else margin
     positions = resolution - 2 * margin - cross_width + 1
