@@ -17,11 +17,13 @@ from torch import nn
 from emm.diffusion.precondition import to_unit
 from emm.files import write_text
 from emm.sd.base import require_extra
+from emm.sd.limits import FACTOR
 from emm.seeds import derive
 from emm.train.flat import Adam, FlatParameters
 
-FIT_STEPS, FIT_BATCH, FIT_LR = 400, 8, 4e-3
-KL_WEIGHT = 1e-5  # keeps the posterior's spread small beside that of the latents
+FIT_STEPS, FIT_LR = 250, 0.012
+FIT_BATCH, FIT_SIDE = 8, 32  # images, and pixels of the part that is seen at a time
+KL_WEIGHT = 2.5e-5  # per latent; keeps the posterior's spread small beside that of the latents
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH, WIDTH = 77, 32  # of prompts in tokens; of their hidden states
 SCHEDULE = {  # of Stable Diffusion
@@ -85,6 +87,7 @@ def _text_encoder(tokenizer: Any) -> nn.Module:
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=LENGTH,
+            initializer_factor=5.0,  # letters that differ more than untrained ones usually do
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -113,7 +116,7 @@ def _unet() -> nn.Module:
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=8,
-        attention_head_dim=4,
+        attention_head_dim=1,  # of the heads, in spite of its name, there is one
         cross_attention_dim=WIDTH,
     )
 
@@ -125,7 +128,7 @@ def _scheduler() -> Any:
 
 
 def fit(vae: nn.Module, images: np.ndarray, seed: int, steps: int) -> None:
-    """Fit an autoencoder to images in place, and scale its latents to unit variance.
+    """Fit an autoencoder to square parts of images in place; its latents get unit variance.
 
     Squared error of the reconstruction and a weak pull of the posterior to the standard normal.
     """
@@ -135,13 +138,21 @@ def fit(vae: nn.Module, images: np.ndarray, seed: int, steps: int) -> None:
     generator = torch.Generator()
     for step in range(steps):
         generator.manual_seed(derive(seed, "autoencoder", step))
-        batch = clean[torch.randint(len(clean), (FIT_BATCH,), generator=generator)]
+        batch = _parts(clean, generator)
         posterior = vae.encode(batch).latent_dist
         found = vae.decode(posterior.sample(generator)).sample
-        loss = nn.functional.mse_loss(found, batch) + KL_WEIGHT * posterior.kl().mean()
-        gradient = flat.differentiate(loss)
+        pull = KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+        gradient = flat.differentiate(nn.functional.mse_loss(found, batch) + pull)
         gradient /= gradient.norm().clamp(min=1.0)
         optimizer.step(gradient, FIT_LR * (1 - step / steps))
     with torch.no_grad():
         spread = vae.encode(clean).latent_dist.mean.std().item()
     vae.register_to_config(scaling_factor=1 / max(spread, 1e-6))
+
+
+def _parts(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A batch of random images, cut to one random square that starts at a whole latent."""
+    chosen = torch.randint(len(clean), (FIT_BATCH,), generator=generator)
+    places = max(clean.shape[-1] - FIT_SIDE, 0) // FACTOR + 1
+    top, left = (FACTOR * torch.randint(places, (2,), generator=generator)).tolist()
+    return clean[chosen, :, top : top + FIT_SIDE, left : left + FIT_SIDE]
