@@ -22,6 +22,7 @@ from emm.figures.select import check_repetitions, drawn_rows
 Gallery = Mapping[str, NDArray[Any]]
 MARGIN, LABELS, GAP, HEADING, SPACE, KEY = 0.03, 0.5, 0.035, 0.17, 0.07, 0.2  # inches
 PER_SAMPLE = ("sample", "samples", "nearest", "d1_squared", "d2_squared", "memorized", "labels")
+VERDICTS = ("memorized", "not memorized")
 FRAME = 1.1  # points
 FEW_IMAGES, FEW_BLOCKS = 10, 6  # per row and per figure that one column of a paper holds
 
@@ -77,7 +78,7 @@ def picture_of(blocks: Sequence[Block], count: int, key: bool = False) -> Pictur
 
     key: say what a frame means.
     """
-    count = max(min(count, len(block.images)) for block in blocks)
+    count = max(1, *(min(count, len(block.images)) for block in blocks))
     columns = 1 if len(blocks) <= FEW_BLOCKS else 2
     width = style.DOUBLE if columns > 1 or count > FEW_IMAGES else style.SINGLE
     labels = LABELS if any(any(block.parts) for block in blocks) else 0
@@ -106,22 +107,19 @@ def _tops(blocks: Sequence[Block], rows: int, count: int, cell: float) -> list[f
 def _shown(
     figure: Figure, memorization: pd.DataFrame, galleries: Mapping[str, Gallery]
 ) -> Iterator[Shown]:
-    """The pairs of each block, without those that would be empty."""
+    """The pairs of each block; a verdict that no sample has gets none."""
     by = [name for name in (figure.hue, figure.style, figure.x) if name and name != "epoch"]
     rows = drawn_rows(figure.model_copy(update={"epoch": "all"}), memorization, by)
     groups = in_order(grouped(rows, dict.fromkeys(by)), dict.fromkeys(by))
     names = telling(key for key, _ in groups)
-    found = []
     for key, members in groups:
         check_repetitions(members, key)
         row, gallery = _chosen(members, galleries)
         label = {name: key[name] for name in names}
-        for verdict in ("memorized", "not memorized") if figure.split else ("",):
-            pairs = _pick(figure, gallery, verdict)
-            found += [Shown(label, verdict, row, pairs)] if len(pairs["samples"]) else []
-    if not found:
-        raise UserError(f"no {figure.only or 'generated'} images to show")
-    yield from found
+        pairs = {verdict: _pick(figure, gallery, verdict) for verdict in ("", *VERDICTS)}
+        wanted = [v for v in VERDICTS if len(pairs[v]["samples"])] if figure.split else []
+        for verdict in wanted or [""]:
+            yield Shown(label, verdict, row, pairs[verdict])
 
 
 def _pick(figure: Figure, gallery: Gallery, verdict: str) -> Gallery:
@@ -155,6 +153,8 @@ def _draw(axes: Axes, block: Block, count: int, cell: float, left: float, top: f
     """Rows of `count` images of each part."""
     height = cell * _aspect(block)
     lines = _lines(block, count) // len(block.parts)
+    if not lines:
+        return
     for rank, (name, part) in enumerate(block.parts.items()):
         first = top + rank * lines * (height + GAP)
         for line in range(lines):
@@ -209,15 +209,22 @@ def _aspect(block: Block) -> float:
 
 def _heading(figure: Figure, one: Shown) -> str:
     """What is shown, and how much of it is memorized."""
-    hits, of, kind = one.row["n_memorized"], one.row["n_samples"], ""
+    return ": ".join(filter(None, [series_label(one.label), _share(figure, one)]))
+
+
+def _share(figure: Figure, one: Shown) -> str:
+    hits, of = one.row["n_memorized"], one.row["n_samples"]
     if figure.only:
         hits, of = (one.row[f"{name}_{figure.only}"] for name in ("n_memorized", "n"))
-        kind = f" of {of:,.0f} {value_name('data.dataset', figure.only)} samples"
-    if one.verdict:
-        hits = hits if one.verdict == "memorized" else of - hits
-    share = f"{hits:,.0f}{kind}" if figure.only else f"{100 * hits / of:.1f} %"
-    words = f"{share} {one.verdict or 'memorized'}"
-    return ": ".join(filter(None, [series_label(one.label), words]))
+    verdict = one.verdict or VERDICTS[0]
+    if verdict == VERDICTS[1]:
+        hits = of - hits
+    if not figure.only:
+        return f"{100 * hits / of:.1f} % {verdict}"
+    kind = value_name("data.dataset", figure.only)
+    if not of:
+        return f"none of {one.row['n_samples']:,.0f} samples is {kind}"
+    return f"{hits:,.0f} of {of:,.0f} {kind} samples {verdict}"
 
 
 def _pairs(one: Shown) -> pd.DataFrame:
