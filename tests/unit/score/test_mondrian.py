@@ -114,7 +114,7 @@ def test_a_layout_is_copied_where_position_and_colours_are():
     images, crosses = drawn("random-1", 20, 1)
     known = find_layouts(images, crosses)
     shade = np.where(images < 128, 1, -1)
-    for step, expected in ((15, True), (17, False)):
+    for step, expected in ((31, True), (33, False)):
         shifted = (images + step * shade).astype(np.uint8)
         assert (copies_layout(find_layouts(shifted, crosses), known) == expected).all()
     rolled = np.roll(images, 1, axis=1)
