@@ -28,8 +28,9 @@ RUNS = {  # distinct runs of each experiment
     "data_size": 6,
     "edm_images": 1,
     "optimum": 1,
+    "stable_diffusion": 6,
 }
-DISTINCT = 281  # of the paper; the added arm and the optimum, which is not trained, come on top
+DISTINCT = 281  # besides Table 6; the added arm and the optimum, which is not trained, come on top
 EFLOP = {
     "diversity": 76,
     "skips_ncsnpp": 68,
@@ -49,6 +50,11 @@ def paper() -> Catalog:
     return catalog.load({"scale": "paper", "experiments": "gu2023"})
 
 
+def trained(paper: Catalog) -> list:
+    """The runs that are trained from the beginning: all but those of Table 6."""
+    return [run for run in paper.runs.values() if run.settings["model.base"] is None]
+
+
 def test_runs_of_each_experiment(paper):
     found = {name: set() for name in paper.experiments}
     for row in paper.rows:
@@ -59,11 +65,12 @@ def test_runs_of_each_experiment(paper):
 def test_distinct_runs(paper):
     extra = {
         run.id
-        for run in paper.runs.values()
+        for run in trained(paper)
         if run.is_optimum or run.settings["model.fourier_scale"] == 0.043
     }
     assert len(extra) == 1 + 4
-    assert len(paper.runs) - len(extra) == DISTINCT
+    assert len(trained(paper)) - len(extra) == DISTINCT
+    assert len(paper.runs) - len(trained(paper)) == RUNS["stable_diffusion"]
 
 
 def images(run) -> float:
@@ -88,10 +95,10 @@ def exaflop(run) -> float:
 
 def test_training_images_and_cost(paper):
     """About 2,700 EFLOP for the paper's own runs (281 of them) and 22.8 G training images."""
-    added = [run for run in paper.runs.values() if run.settings["model.fourier_scale"] == 0.043]
-    total = sum(map(exaflop, paper.runs.values())) - sum(map(exaflop, added))
+    added = [run for run in trained(paper) if run.settings["model.fourier_scale"] == 0.043]
+    total = sum(map(exaflop, trained(paper))) - sum(map(exaflop, added))
     assert total == pytest.approx(2700, rel=0.01)
-    assert sum(map(images, paper.runs.values())) == pytest.approx(22.756e9, rel=1e-3)
+    assert sum(map(images, trained(paper))) == pytest.approx(22.756e9, rel=1e-3)
     for name, expected in EFLOP.items():
         runs = {row.run_id for row in paper.rows if row.experiment == name}
         assert sum(exaflop(paper.runs[run]) for run in runs) == pytest.approx(expected, rel=0.06)
@@ -139,7 +146,7 @@ def test_every_figure_and_table_is_there(paper):
         *("fig8a", "fig8b", *(f"fig9{panel}" for panel in "abcd"), "fig10a", "fig10b"),
         *(f"fig11{panel}" for panel in "abcd"),
         *(f"fig{number}{panel}" for number in (12, 13, 14) for panel in "abc"),
-        *(f"table{number}" for number in range(1, 6)),
+        *(f"table{number}" for number in range(1, 7)),
         "appB",
     }
     assert panels <= set(paper.figures)

@@ -18,7 +18,7 @@ rule score:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=lambda w: 24000 if is_large(w.run) else 8000,
         runtime=60,
     params:
         gallery=CATALOG.config.gallery,

@@ -19,7 +19,7 @@ rule train:
     threads: THREADS
     resources:
         gpu=lambda w: int(RUNS[w.run].is_trained),
-        mem_mb=8000,
+        mem_mb=lambda w: 64000 if is_large(w.run) else 8000,
         runtime=1440,
     params:
         settings=lambda w: options(ids.identity(RUNS[w.run].settings)),

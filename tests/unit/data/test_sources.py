@@ -21,7 +21,7 @@ from emm.data.stage import (
 from emm.data.subsets import select
 from emm.errors import UserError
 
-SUPPLIED = {"cifar10", "cifar10_imagenet_dog", "ffhq", "folder"}
+SUPPLIED = {"artbench10", "cifar10", "cifar10_imagenet_dog", "ffhq", "folder"}
 LOADABLE = sorted(set(SOURCES) - SUPPLIED)
 
 

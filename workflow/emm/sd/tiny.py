@@ -87,7 +87,6 @@ def _text_encoder(tokenizer: Any) -> nn.Module:
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=LENGTH,
-            initializer_factor=5.0,  # letters that differ more than untrained ones usually do
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
