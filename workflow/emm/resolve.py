@@ -212,6 +212,7 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
         "model.time_embedding": not iddpm,
         "model.skip_mask": not iddpm,
         "model.heads": iddpm,
+        "model.groups": iddpm,
         "model.diffusion_steps": iddpm,
         "model.caption": diffusers,
         "train.accumulation": diffusers,

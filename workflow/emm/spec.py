@@ -106,6 +106,9 @@ class Model(Settings):
     )
     fourier_scale: float = Field(16.0, gt=0, description="Standard deviation of the frequencies")
     heads: int = Field(4, ge=1, description="iddpm: heads of each attention")
+    groups: int = Field(
+        32, ge=1, description="iddpm: groups of each norm; narrow networks need fewer"
+    )
     dropout: float = Field(0.13, ge=0, lt=1, description="Dropout rate in training")
     skip_mask: str = Field(
         "all",

@@ -172,3 +172,13 @@ def test_foreign_weights_of_another_network():
     wrong = state | {"out.2.bias": torch.zeros(3)}
     with pytest.raises(UserError, match=r"out.2.bias has shape \(3,\), the network needs \(6,\)"):
         from_iddpm_state_dict(wrong, network)
+
+
+def test_groups_of_the_norms_are_as_many_as_asked_for_and_divide_the_channels():
+    def groups(**options) -> set[int]:
+        network = IDDPMUNet(resolution=8, channel_mult=(1, 2), heads=2, **options)
+        return {m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)}
+
+    assert groups(channels=128) == {32}
+    assert groups(channels=16, groups=4) == {4}
+    assert groups(channels=6, groups=4) == {2, 4}

@@ -42,6 +42,7 @@ def build(
             num_blocks=model.num_blocks,
             attention_levels=model.attention_levels,
             heads=model.heads,
+            groups=model.groups,
             label_dim=label_dim,
             dropout=model.dropout if dropout is None else dropout,
         )

@@ -12,7 +12,7 @@ from emm.errors import UserError
 from emm.limits import check_iddpm
 from emm.nets.blocks import full_precision
 
-MAX_GROUPS, NORM_EPS = 32, 1e-5
+NORM_EPS = 1e-5
 MAX_PERIOD = 10_000.0  # of the time features
 
 
@@ -24,8 +24,8 @@ class IDDPMUNet(nn.Module):
     and every encoder output, that one included, is a skip. With `learned_variance` the output has
     twice the channels of an image: the noise, then the interpolation of the variance. `label_dim`
     is the number of labels, 0 for an unconditional network; their embedding is added to that of
-    the time. A fresh network returns zeros. Weights come from torch's global generator. Raises
-    UserError for settings that do not fit together.
+    the time. `groups` of each norm are 32 as published. A fresh network returns zeros. Weights come
+    from torch's global generator. Raises UserError for settings that do not fit together.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class IDDPMUNet(nn.Module):
         num_blocks: int = 3,
         attention_levels: Sequence[int] = (2, 3),
         heads: int = 4,
+        groups: int = 32,
         label_dim: int = 0,
         dropout: float = 0.3,
         learned_variance: bool = True,
@@ -62,7 +63,7 @@ class IDDPMUNet(nn.Module):
 
         def block(inputs: int, outputs: int, level: int) -> ResidualBlock:
             attends = heads if level in attention_levels else 0
-            return ResidualBlock(inputs, outputs, embedding, dropout, attends)
+            return ResidualBlock(inputs, outputs, embedding, dropout, attends, groups)
 
         self.encoder, skips = nn.ModuleList(), [channels]
         for level, (above, width) in enumerate(pairwise(widths), start=1):
@@ -73,7 +74,8 @@ class IDDPMUNet(nn.Module):
             skips += [width] * (num_blocks + down)
         bottom = widths[-1]
         self.middle = nn.ModuleList(
-            ResidualBlock(bottom, bottom, embedding, dropout, attends) for attends in (heads, 0)
+            ResidualBlock(bottom, bottom, embedding, dropout, attends, groups)
+            for attends in (heads, 0)
         )
         self.decoder, last = nn.ModuleList(), bottom
         for level in range(len(channel_mult), 0, -1):
@@ -83,7 +85,7 @@ class IDDPMUNet(nn.Module):
                 last = width
             resample = nn.Conv2d(width, width, 3, padding=1) if level > 1 else None
             self.decoder.append(Stage(blocks, resample))
-        self.head_norm = group_norm(last)
+        self.head_norm = group_norm(last, groups)
         outputs = image_channels * (2 if learned_variance else 1)
         self.head_conv = zeroed(nn.Conv2d(last, outputs, 3, padding=1))
 
@@ -134,22 +136,28 @@ class Stage(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions, the second after a norm that the embedding scales and shifts.
 
-    `heads`: of the attention that follows, 0 for none.
+    `heads`: of the attention that follows, 0 for none; `groups`: of each norm.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, embedding: int, dropout: float, heads: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        dropout: float,
+        heads: int,
+        groups: int = 32,
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.norm_in = group_norm(in_channels)
+        self.norm_in = group_norm(in_channels, groups)
         self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * out_channels)
-        self.norm_out = group_norm(out_channels)
+        self.norm_out = group_norm(out_channels, groups)
         self.conv_out = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         projected = in_channels != out_channels
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if projected else None
-        self.attention = HeadAttention(out_channels, heads) if heads else None
+        self.attention = HeadAttention(out_channels, heads, groups) if heads else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Shape (B, C, H, W) and (B, E) to (B, C', H, W)."""
@@ -164,10 +172,10 @@ class ResidualBlock(nn.Module):
 class HeadAttention(nn.Module):
     """Residual self-attention over pixels; channels are cut into heads, each into q, k and v."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, groups: int = 32) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.projection = zeroed(nn.Conv2d(channels, channels, 1))
 
@@ -190,9 +198,12 @@ def time_features(time: Tensor, count: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of 32 groups; narrow networks have as many as divide both 32 and the width."""
-    return nn.GroupNorm(math.gcd(MAX_GROUPS, channels), channels, eps=NORM_EPS)
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """Group norm of as many groups as divide both `groups` and the channels.
+
+    Groups of a single channel would lose the brightness of an image.
+    """
+    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=NORM_EPS)
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
