@@ -43,7 +43,7 @@ def published(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def small(**changed) -> IDDPMUNet:
     torch.manual_seed(0)
     settings = {"resolution": 8, "channels": 8, "channel_mult": (1, 2), "num_blocks": 1}
-    return IDDPMUNet(**settings | changed)
+    return IDDPMUNet(**settings | {"attention_levels": (2,)} | changed)
 
 
 def moved(network: IDDPMUNet) -> IDDPMUNet:
@@ -145,8 +145,8 @@ def test_dropout_is_for_training_only():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"resolution": 9}, "no multiple of 2"),
-        ({"channels": 6}, "multiple of 4"),
+        ({"resolution": 9}, "9 px cannot be halved 1 times"),
+        ({"channels": 6}, "make model.channels a multiple of 4"),
     ],
 )
 def test_settings_that_do_not_fit(changed, message):
@@ -176,7 +176,9 @@ def test_foreign_weights_of_another_network():
 
 def test_groups_of_the_norms_are_as_many_as_asked_for_and_divide_the_channels():
     def groups(**options) -> set[int]:
-        network = IDDPMUNet(resolution=8, channel_mult=(1, 2), heads=2, **options)
+        network = IDDPMUNet(
+            resolution=8, channel_mult=(1, 2), attention_levels=(2,), heads=2, **options
+        )
         return {m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)}
 
     assert groups(channels=128) == {32}
