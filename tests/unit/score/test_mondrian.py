@@ -9,6 +9,7 @@ from emm.data.synthetic import flat, gaussian_mixture, mondrian, random_ink
 from emm.score.criteria import distance_ratio, is_memorized
 from emm.score.mondrian import (
     COLUMNS,
+    SHARES,
     Crosses,
     copies_layout,
     cross_lines,
@@ -135,8 +136,8 @@ def test_summary_counts_mondrian_samples_only():
     assert (found["n_mondrian"], found["n_memorized_mondrian"]) == (505, 3)
     assert found["mondrian_ratio"] == 505 / 600
     assert found["mondrian_memorization_ratio"] == 3 / 505
-    low, high = (found[f"mondrian_memorization_ratio_{end}"] for end in ("low", "high"))
-    assert 0 < low < 3 / 505 < high < 0.02
+    for name in SHARES:
+        assert 0 < found[f"{name}_low"] < found[name] < found[f"{name}_high"] < 1
     assert found["layout_copy_ratio"] == 5 / 505
     assert found["quadrant_sd_q50"] == 0
     assert found["colour_ks"] < 0.03
@@ -178,8 +179,9 @@ def test_without_mondrian_samples_all_but_their_number_is_unknown():
     samples = random_ink(30, 1)
     known = find_layouts(training, crosses)
     found = summarise(samples, find_layouts(samples, crosses), np.ones(30, bool), known, crosses)
-    assert [found[name] for name in COLUMNS[:3]] == [0, 0, 0]
-    assert all(math.isnan(found[name]) for name in COLUMNS[3:])
+    assert [found[name] for name in COLUMNS[:4]] == [0, 0, 0, 0]
+    assert 0 < found["mondrian_ratio_high"] < 0.15
+    assert all(math.isnan(found[name]) for name in COLUMNS[5:])
 
 
 @pytest.mark.parametrize("name", ["random-2", "centre-4"])

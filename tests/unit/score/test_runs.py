@@ -99,7 +99,7 @@ def test_tables_hold_runs_of_all_data_sets(tmp_path):
         (tmp_path / dataset).mkdir()
         frames.append(scored(tmp_path / dataset, subset(), dataset=dataset))
     table = pd.concat(frames, ignore_index=True)
-    assert table.loc[0, list(COLUMNS[:7])].notna().all()
+    assert table.loc[0, list(COLUMNS[:12])].notna().all()
     assert table.loc[1, list(COLUMNS)].isna().all()
     assert table[list(COLUMNS)].dtypes.eq(float).all()
 

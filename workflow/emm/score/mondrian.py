@@ -25,11 +25,11 @@ COLOUR_TOLERANCE = 32.0  # of memorized samples half lie within 20 to 30, at the
 APART = 1000.0  # more than a colour tolerance: between positions that differ
 LEAST_COUNT = 5  # expected at each position, for a chi-squared test
 BLOCK = 128
+SHARES = ("mondrian_ratio", "mondrian_memorization_ratio", "layout_copy_ratio")
 COLUMNS = (
-    *("n_mondrian", "n_memorized_mondrian", "mondrian_ratio", "mondrian_memorization_ratio"),
-    *("mondrian_memorization_ratio_low", "mondrian_memorization_ratio_high"),
-    *("layout_copy_ratio", "quadrant_sd_q50", "colour_ks", "cross_ks", "cross_correlation"),
-    "position_p",
+    *("n_mondrian", "n_memorized_mondrian"),
+    *(f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")),
+    *("quadrant_sd_q50", "colour_ks", "cross_ks", "cross_correlation", "position_p"),
 )
 
 
@@ -160,26 +160,31 @@ def summarise(
 ) -> dict[str, float]:
     """Summary of the Mondrian ones among N >= 1 samples, by column name (COLUMNS).
 
-    NaN where there are none. `colour_ks` and `cross_ks` are Kolmogorov-Smirnov distances from
-    uniform grey levels, `cross_correlation` is that of neighbouring pixels on the lines of the
-    cross, `position_p` the probability of positions this uneven if they were uniform.
+    Shares come with their 95 % Wilson intervals. `colour_ks` and `cross_ks` are
+    Kolmogorov-Smirnov distances from uniform grey levels, `cross_correlation` is that of
+    neighbouring pixels on the lines of the cross, `position_p` the probability of positions this
+    uneven if they were uniform. What needs Mondrian samples is NaN where there are none.
     """
     chosen = is_mondrian(layouts)
     count, copies = int(chosen.sum()), int((chosen & memorized).sum())
     facts = dict.fromkeys(COLUMNS, np.nan)
     facts |= {"n_mondrian": float(count), "n_memorized_mondrian": float(copies)}
-    facts |= {"mondrian_ratio": count / len(images)}
+    facts |= _shared("mondrian_ratio", count, len(images))
     if not count:
         return facts
-    low, high = wilson_interval(copies, count)
-    return facts | {
-        "mondrian_memorization_ratio": copies / count,
-        "mondrian_memorization_ratio_low": low,
-        "mondrian_memorization_ratio_high": high,
-        "layout_copy_ratio": float(copies_layout(layouts[chosen], training).mean()),
-        "quadrant_sd_q50": float(np.median(layouts.quadrant_sd[chosen])),
-        **_randomness(images[chosen], layouts[chosen], crosses),
+    images, layouts = images[chosen], layouts[chosen]
+    return {
+        **facts,
+        **_shared("mondrian_memorization_ratio", copies, count),
+        **_shared("layout_copy_ratio", int(copies_layout(layouts, training).sum()), count),
+        "quadrant_sd_q50": float(np.median(layouts.quadrant_sd)),
+        **_randomness(images, layouts, crosses),
     }
+
+
+def _shared(name: str, hits: int, of: int) -> dict[str, float]:
+    low, high = wilson_interval(hits, of)
+    return {name: hits / of, f"{name}_low": low, f"{name}_high": high}
 
 
 def _randomness(images: np.ndarray, layouts: Layouts, crosses: Crosses) -> dict[str, float]:
