@@ -16,10 +16,10 @@ from scipy.stats import chi2, chisquare, ks_1samp, uniform
 from emm.score.criteria import wilson_interval
 
 # In grey levels. Where small networks learn a mixture of Mondrian images and a Gaussian mixture,
-# quadrants in samples of the first kind have standard deviations of 5 to 20, at the start of the
-# training up to 35, and in those of the second kind from 45, later 65 on; true images have 0, and
-# 80 to 98.
-QUADRANT_SPREAD = 40.0
+# quadrants in samples of the first kind have standard deviations of 5 to 20, and in those of the
+# second kind from 65 on; true images have 0, and 80 to 98. In between are the blurred samples of
+# networks that are hardly trained, in which no eye sees a Mondrian image.
+QUADRANT_SPREAD = 25.0
 CROSS_SPREAD = 20.0  # the crosses of these samples have 25 to 75, what is flat has none
 COLOUR_TOLERANCE = 32.0  # of memorized samples half lie within 20 to 30, at the end 95 % within 35
 APART = 1000.0  # more than a colour tolerance: between positions that differ
