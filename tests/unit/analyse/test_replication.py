@@ -9,7 +9,7 @@ import pytest
 from emm import catalog, expansion
 from emm.analyse.agreement import Agreement, Ours
 from emm.analyse.claims import judge
-from emm.analyse.names import METRICS
+from emm.analyse.names import CAPACITIES, METRICS, OTHERS
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import groups_of
 from emm.analyse.published import Published, load_published, matching, published_files
@@ -150,7 +150,7 @@ def vars_of(found: catalog.Catalog) -> dict:
 
 
 def test_published_values_parse_and_name_what_exists():
-    assert len(BY_ID) == len(SOURCE.values) == 266
+    assert len(BY_ID) == len(SOURCE.values) == 272
     for value in SOURCE.values:
         assert value.same_as is None or value.same_as in BY_ID
         assert (value.low is None) == (value.high is None) == (value.relation is None)
@@ -497,7 +497,7 @@ def test_files(paper, tmp_path, rows):
     assert (falls["verdict"], falls["n_runs"]) == ("supported", 6)
     assert claims.loc["own.rank", "provenance"] == "interpreted"
     assert claims.loc["own.rank", "published"] == 20
-    assert set(made["metric"]) <= {*METRICS, "emm", "parameters_million", *PARTICULAR}
+    assert set(made["metric"]) <= {*METRICS, *CAPACITIES, *OTHERS, *PARTICULAR}
     columns = made[["ours_low", "ours", "ours_high"]].dropna()
     assert (columns["ours_low"] <= columns["ours"] + 1e-9).all()
     assert (columns["ours"] <= columns["ours_high"] + 1e-9).all()
