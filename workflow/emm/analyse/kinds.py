@@ -25,7 +25,7 @@ from emm.analyse.compare import (
     yardstick,
 )
 from emm.analyse.names import is_metric
-from emm.analyse.places import Group, Place, has_sides, label
+from emm.analyse.places import SPREAD, Group, Place, has_sides, label
 from emm.analyse.simulate import DRAWS, UNKNOWN, Draws, Interval, Measurements
 from emm.documents import Claim
 
@@ -335,9 +335,10 @@ def _finding(
     where: str,
     published: float = np.nan,
 ) -> Finding:
-    metric = numbers.claim.metric
-    differs = bool(np.isnan(published)) or numbers.claim.over in ("range", "sd")
-    return Finding(*sure, number, metric, _note(what, number, metric, where, differs), published)
+    metric, spread = numbers.claim.metric, numbers.claim.over in ("range", "sd")
+    note = _note(what, number, metric, where, bool(np.isnan(published)) or spread)
+    of_ratio = spread and metric == "memorization_ratio"
+    return Finding(*sure, number, SPREAD if of_ratio else metric, note, published)
 
 
 def _note(what: str, number: Draws, metric: str, where: str, differs: bool = True) -> str:
