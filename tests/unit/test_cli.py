@@ -222,7 +222,7 @@ def test_runs_of_a_config_file(emm, made, tmp_path):
     assert [row["experiments"] for row in names] == [["optimum"]]
     quick = emm("runs", "--config", path, "--scale", "quick", "--experiments", "gu2023", "--json")
     used = {row["settings"]["data.dataset"] for row in json.loads(quick.out)}
-    assert used == {"digits", "digits_blend"}
+    assert used == {"digits", "digits_blend", "digits_rgb"}
 
 
 def test_tables_figures_and_summary(emm, made, tmp_path):

@@ -55,7 +55,7 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_id(settings: Mapping[str, Any]) -> str:
     """Readable slug and hash of a run."""
-    s = settings
+    s = {**DEFAULTS, **settings}  # records of older runs lack newer settings
     network = f"c{s['model.channels']}b{s['model.num_blocks']}" if is_unet(s) else ""
     given = "weights" if s["model.weights"] else ""
     network = s["model.caption"] if s["model.arch"] == STABLE_DIFFUSION else network
@@ -83,7 +83,7 @@ def _subset_slug(s: Mapping[str, Any]) -> str:
 
 def subset_id(settings: Mapping[str, Any]) -> str:
     """Readable slug and hash of a training set."""
-    return f"{_subset_slug(settings)}-{digest(subset_settings(settings))}"
+    return f"{_subset_slug({**DEFAULTS, **settings})}-{digest(subset_settings(settings))}"
 
 
 def source_id(settings: Mapping[str, Any]) -> str:
