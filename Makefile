@@ -48,7 +48,7 @@ schemas: .venv/ready
 	emm schema --folder schemas
 
 gallery: .venv/ready
-	emm gallery --experiments gu2023 --title 'Gu et al. 2023 at the quick scale' \
+	emm gallery --experiments all --title 'Both papers at the quick scale' \
 	  --output docs/figures.md --pictures docs/images/figures
 
 clean:
