@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emm import catalog, cli
+from emm import catalog
+from emm.arguments import record_from
 from emm.catalog import Catalog
 from emm.documents import Config
 from emm.errors import UserError
@@ -171,7 +172,7 @@ def test_devices_do_not_make_runs(tmp_path):
 def test_lengths_reach_the_training_with_all_digits(tmp_path, epochs):
     found = mine(tmp_path, "title: x\nruns: [{data.size: 10}]", set={"train.epochs": epochs})
     (run,) = found.runs.values()
-    assert [cli._record(one) for one in run.recordings] == [(epochs, "published")]
+    assert [record_from(one) for one in run.recordings] == [(epochs, "published")]
     assert all("+" not in name for name in run.evaluations)
 
 

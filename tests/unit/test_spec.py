@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from emm.cli import settings_from
+from emm.arguments import settings_from
 from emm.documents import Config, Experiment
 from emm.errors import UserError
 from emm.spec import (

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from emm.arguments import config_from, rate_from, record_from, settings_from
 from emm.errors import Interrupted, UserError
-from emm.spec import flatten, from_text, parse_recipe
-from emm.yamlfile import load_yaml
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,33 +39,6 @@ Subset = Annotated[Path, typer.Option(help="Training set, as `emm subset` writes
 ConfigFile = Annotated[
     str, typer.Option("--config", metavar="FILE|JSON", help="A config file, or its content.")
 ]
-
-
-def settings_from(pairs: list[str]) -> dict[str, Any]:
-    """All settings, with KEY=VALUE pairs over their defaults; values are JSON or plain words."""
-    changed = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair}: write it as key=value")
-        changed[key] = from_text(key, text)
-    return flatten(parse_recipe(changed, "--set"))
-
-
-def config_from(text: str, scale: str | None = None, experiments: str | None = None) -> Any:
-    """The catalog of a config file or of JSON content, with scale and experiments replaced."""
-    from emm.catalog import load
-
-    content = _json(text) if text.startswith("{") else load_yaml(Path(text))
-    replaced = {"scale": scale, "experiments": experiments}
-    return load(content | {key: value for key, value in replaced.items() if value})
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--config: not valid JSON ({error})") from error
 
 
 @app.command()
@@ -161,25 +133,9 @@ def train(
     from emm.train.stage import train_run
 
     settings = settings_from(set)
-    pairs = [_record(text) for text in record]
-    rates = [_rate(rate) for rate in ema] or [settings["train.ema"]]
+    pairs = [record_from(text) for text in record]
+    rates = [rate_from(rate) for rate in ema] or [settings["train.ema"]]
     train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
-
-
-def _record(text: str) -> tuple[float, str | int]:
-    epochs, colon, snapshots = text.partition(":")
-    if not colon:
-        raise UserError(f"--record {text}: write it as 40000:published or 1000:5")
-    changed = {
-        "train.epochs": from_text("train.epochs", epochs),
-        "eval.snapshots": from_text("eval.snapshots", snapshots),
-    }
-    recipe = parse_recipe(changed, f"--record {text}")
-    return recipe.train.epochs, recipe.eval.snapshots
-
-
-def _rate(ema: float) -> float:
-    return parse_recipe({"train.ema": ema}, "--ema").train.ema
 
 
 @app.command()

@@ -13,7 +13,7 @@ Filter = dict[str, list[Any]]  # allowed values by name
 
 
 class Row(Protocol):
-    """A line of an experiment, as published and at the scale (`catalog.Row`)."""
+    """A line of an experiment, as published and at the scale (`runs.Row`)."""
 
     @property
     def key(self) -> str: ...

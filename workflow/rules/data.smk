@@ -15,9 +15,7 @@ rule data:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: options(
-            ids.source_settings(CATALOG.sources[w.source])
-        ),
+        settings=lambda w: options(ids.source_settings(CATALOG.sources[w.source])),
         cache=lambda w, output: CATALOG.config.cache,  # reruns nothing
     shell:
         """
