@@ -15,6 +15,7 @@ from emm.data.catalogue import SOURCES
 from emm.errors import UserError
 from emm.expansion import load_recipes
 from emm.resolve import fill, label_classes
+from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
 
 DONE, RESUMABLE, MISSING = "done", "resumable", "missing"
@@ -91,6 +92,8 @@ def network_facts(
     model = Recipe.model_validate(nested(settings)).model
     if model.arch == "optimum":
         raise UserError("the optimum has no network")
+    if model.arch == STABLE_DIFFUSION:
+        raise UserError("the network of stable_diffusion is the U-Net of model.base")
     info = fill(settings)
     with torch.device("meta"):
         built = nets.build(

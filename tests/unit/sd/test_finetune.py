@@ -28,7 +28,7 @@ def tune(folder, digits, recipe_of):
         recipe = recipe_of(model__base=str(folder), **changed)
         padded = -(size // -recipe.train.batch_size) * recipe.train.batch_size
         plan = Plan("tests", recipe.train, padded, (recipe.train.ema,), snapshots)
-        return fine_tune(recipe, digits(size), plan, path, CPU, report)
+        return fine_tune(recipe, digits(size), plan, path, CPU, report)[0]
 
     return run
 

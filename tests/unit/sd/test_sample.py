@@ -154,6 +154,7 @@ def test_the_record_of_a_run(run):
     assert [entry["epoch"] for entry in content["checkpoints"]] == [1.0, 2.0]
     assert content["parameters"] == 253_364
     assert content["settings"]["model"]["base"] == "tiny"
+    assert content["base"] == str(run[0].parent / "base")
 
 
 def test_from_the_run_to_its_summary(tmp_path, run, settings, digits):

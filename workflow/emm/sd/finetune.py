@@ -47,8 +47,12 @@ def fine_tune(
     folder: Path,
     device: torch.device,
     report: Callable[[int, str], None] = lambda step, text: None,
-) -> State:
-    """Fine-tune model.base to the end of the plan, resuming from `folder`; see `repeat`."""
+) -> tuple[State, Path]:
+    """Fine-tune model.base to the end of the plan, resuming from `folder`; see `repeat`.
+
+    Returns also the folder that the model was loaded from; of a model of the hub it ends in the
+    revision.
+    """
     if recipe.model.base == TINY:
         from emm.sd.tiny import write_tiny
 
@@ -59,7 +63,7 @@ def fine_tune(
     state = initial_state(base.unet, plan, decoupled=True)
     advance = Step(base, latents, plan, len(subset))
     base.unet.train()
-    return repeat(advance, state, plan, folder, report)
+    return repeat(advance, state, plan, folder, report), base.folder
 
 
 def encode_subset(base: Base, subset: Subset, caption: str) -> Latents:

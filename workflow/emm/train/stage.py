@@ -114,11 +114,13 @@ def _train(
     plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds)
     fine_tunes = recipe.model.arch == STABLE_DIFFUSION
     denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
+    about = {}
     with exclusive(folder), Progress("step", plan.steps) as progress:
         if fine_tunes:
             from emm.sd.finetune import fine_tune
 
-            state = fine_tune(recipe, subset, plan, folder, device, progress)
+            state, base = fine_tune(recipe, subset, plan, folder, device, progress)
+            about = {"base": str(base)}
         else:
             state = train(denoiser, *as_tensors(subset, device), plan, folder, progress)
     recorded = recorded_steps(folder, plan.identity, ema)
@@ -129,6 +131,7 @@ def _train(
         "device": _device_name(device),
         "seconds": round(rows[-1][4], 3),
         "loss": rows[-1][2],
+        **about,
     }
     return summary, recorded
 
