@@ -307,7 +307,10 @@ def test_published_sizes_of_networks(emm, words, parameters):
     [
         (["--recipe", "edn"], "--recipe: no recipe 'edn'; did you mean 'edm'?"),
         (["--recipe", "optimum"], "the optimum has no network"),
-        (["--recipe", "stable_diffusion"], "stable_diffusion is the U-Net of model.base"),
+        (
+            ["--recipe", "stable_diffusion"],
+            "the network of stable_diffusion is the U-Net of model.base",
+        ),
         (["--set", "model.chanels=5"], "--set: unknown setting 'model.chanels'; did you mean"),
         (["--set", "model.channels"], "--set model.channels: write it as key=value"),
         (["--set", "model.channels=wide"], "--set: model.channels: input should be a valid integ"),
