@@ -60,11 +60,16 @@ def test_recipes_are_the_published_ones(name, expected):
 
 
 def test_recipes_are_complete_at_a_glance():
-    basic = load_yaml(WORKFLOW / "recipes.yaml")["ddpmpp"]
-    for name, groups in load_yaml(WORKFLOW / "recipes.yaml").items():
-        assert set(groups) == set(Recipe.model_fields)
+    recipes = load_yaml(WORKFLOW / "recipes.yaml")
+    assert all(set(groups) == set(Recipe.model_fields) for groups in recipes.values())
+    basic = recipes["ddpmpp"]
+    for name in ("ncsnpp", "edm", "optimum", "small"):
         for group in ("labels", "train", "eval", *(["model"] if name != "optimum" else [])):
-            assert set(groups[group]) == set(basic[group]), (name, group)
+            assert set(recipes[name][group]) == set(basic[group]), (name, group)
+    optimiser = {"lr", "batch_size", "weight_decay", "ema", "ema_ramp", "seed", "precision"}
+    for name in ("iddpm", "stable_diffusion"):  # which count in other terms
+        assert set(recipes[name]["train"]) >= optimiser
+        assert set(recipes[name]["eval"]) >= {"num_samples", "sampler", "steps", "snapshots"}
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_messages_name_what_is_allowed():
         "labels.kind", "uniq"
     )
     assert "greater than or equal to 2, not 1" in problem("data.size", 1)
-    assert "'published' or an integer from 1, not 0" in problem("eval.snapshots", 0)
+    assert "'published', 'log' or an integer from 1, not 0" in problem("eval.snapshots", 0)
     assert "should be a valid list" in problem("model.channel_mult", 2)
 
 

@@ -5,6 +5,7 @@ Gu et al. 2023 (DDPM++ under VP on CIFAR-10), so a setting that equals its defau
 an id.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -227,12 +228,10 @@ def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 DEFAULTS = flatten(Recipe())
-TEXTS = (
-    "data.dataset",
-    "data.path",
-    "data.only_class",
-    "model.skip_mask",
-)  # also when they look like numbers
+TEXTS = (  # also when they look like numbers
+    *("data.dataset", "data.path", "data.only_class", "data.dummy"),
+    *("model.skip_mask", "model.weights", "model.denoiser", "model.base"),
+)
 
 
 def parse_recipe(settings: Mapping[str, Any], where: str) -> Recipe:
@@ -314,8 +313,13 @@ def differing(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str,
     return {
         key: value
         for key, value in sorted(settings.items())
-        if any(key == p or key.startswith(p + ".") for p in chosen) and value != DEFAULTS[key]
+        if _is_among(key, chosen) and value != DEFAULTS[key]
     }
+
+
+@functools.cache
+def _is_among(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def from_text(key: str, value: Any) -> Any:

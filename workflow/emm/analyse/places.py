@@ -137,7 +137,7 @@ def side_filter(claim: Claim, side: Mapping[str, Any], experiment: str, where: s
     """The filters that rows of one side pass; of the claim's own experiment, or those it names."""
     filters = [parse_filter(part, where, (EXPERIMENT,)) for part in (claim.where, side)]
     named = any(EXPERIMENT in part for part in filters)
-    return filters if named else [*filters, {EXPERIMENT: [experiment]}]
+    return filters if named else [{EXPERIMENT: [experiment]}, *filters]  # most rows fail the first
 
 
 def label(about: Mapping[str, Any]) -> str:
