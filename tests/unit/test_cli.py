@@ -510,8 +510,14 @@ def train(project: Project, *words: object) -> list[object]:
         (["--record=many:1"], "--record many:1: train.epochs: input should be a valid number"),
         (["--record=-3:1"], "--record -3:1: train.epochs: input should be greater than 0"),
         (["--record=NaN:1"], "--record NaN:1: train.epochs: input should be a finite number"),
-        (["--record=3:0"], "--record 3:0: eval.snapshots: input should be 'published' or an int"),
-        (["--record=3:best"], "--record 3:best: eval.snapshots: input should be 'published' or"),
+        (
+            ["--record=3:0"],
+            "--record 3:0: eval.snapshots: input should be 'published', 'log' or an int",
+        ),
+        (
+            ["--record=3:best"],
+            "--record 3:best: eval.snapshots: input should be 'published', 'log' or",
+        ),
         (["--ema=1"], "--ema: train.ema: input should be less than 1, not 1.0"),
         (["--set=train.lrr=1"], "--set: unknown setting 'train.lrr'; did you mean 'train.lr'?"),
         (["--set=train.lr=fast"], "--set: train.lr: input should be a valid number, not 'fast'"),

@@ -160,6 +160,9 @@ def test_dummies_add_a_class():
     assert resolved(MIXED | {"labels.kind": "unique"})["labels.num_classes"] == 8000
     cars = {"data.only_class": "automobile", "labels.kind": "true"}
     assert resolved(cars)["labels.num_classes"] == 1
+    assert resolved(cars | {"data.size": None})["data.size"] == 5000
+    varied = {"data.dataset": "digits_blend", "data.only_class": "other digits"}
+    assert resolved(varied | {"data.resolution": 8, "data.size": None})["data.size"] == 1614
 
 
 def test_what_iddpm_does_not_heed_makes_no_other_run():
@@ -179,6 +182,7 @@ def test_what_iddpm_does_not_heed_makes_no_other_run():
         ({"data.only_class": "car"}, "no class 'car'; the source has airplane, automobile"),
         ({"data.only_class": "cat", "data.size": 6000}, "the source has only 5000 such images"),
         ({"data.only_class": "cat", "data.num_classes": 2}, "data.only_class takes one class"),
+        (DOGS | {"data.only_class": "imagenet"}, "data.only_class takes one class; leave out one"),
         ({"model.arch": "iddpm"}, "model.precond vp: model.arch iddpm goes with cosine"),
         ({"model.precond": "cosine"}, "model.arch iddpm goes with cosine"),
         ({"eval.sampler": "ddim"}, "eval.sampler ddim: ddpmpp is sampled by heun"),

@@ -251,7 +251,9 @@ def _evaluation(settings: Mapping[str, Any]) -> Evaluation:
     """The evaluation of a row, with the id of its run."""
     content = evaluation_settings(settings)
     slug = f"{settings['eval.num_samples']}samples"
-    if is_trained(settings):
+    if settings["train.iterations"] is not None:
+        slug = f"{settings['train.iterations']}steps-{slug}"
+    elif is_trained(settings):
         slug = f"{all_digits(settings['train.epochs'])}ep-{slug}"
     return Evaluation(f"{slug}-{digest(content)}", run_id(settings), settings)
 

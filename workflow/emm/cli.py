@@ -170,9 +170,10 @@ def sample(
     """Sample the checkpoints of a run into a folder."""
     _limit_threads(threads)
     from emm.diffusion.sampling import sample_run
+    from emm.ids import EVALUATION_KEYS
+    from emm.spec import among
 
-    groups = ("eval.", "train.epochs", "train.ema")
-    evaluation = {k: v for k, v in settings_from(set).items() if k.startswith(groups)}
+    evaluation = among(settings_from(set), EVALUATION_KEYS)
     sample_run(run, subset, evaluation, output, name=name, threads=threads, batch_size=batch_size)
 
 

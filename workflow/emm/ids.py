@@ -12,7 +12,7 @@ CROSS = ("data.cross_width", "data.cross_position", "data.cross_margin")
 SOURCE_KEYS = ("data.dataset", "data.path", "data.seed", *CROSS)
 RECORDED = tuple(f"train.{name}" for name in sorted(Train.recorded))
 UNSCHEDULED = tuple(key for key in RECORDED if key != "train.epochs")
-EVALUATION_KEYS = ("eval", "train.epochs", "train.ema")
+EVALUATION_KEYS = ("eval", "train.epochs", "train.iterations", "train.ema")
 
 
 def source_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emm.data.catalogue import SOURCES, SourceInfo, check_subset, source_info
+from emm.data.catalogue import SOURCES, SourceInfo, check_subset, class_number, source_info
 from emm.errors import UserError
 from emm.given import check_given, is_trained, unheeded
 from emm.limits import UNETS, check_iddpm, check_network
@@ -48,13 +48,15 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
 
 def fill(settings: dict[str, Any]) -> SourceInfo:
     """Fill in the size and the number of classes of the source as far as it is known."""
-    info = source_info(settings["data.dataset"])
-    if settings["data.size"] is None and not info.blends:
-        settings["data.size"] = info.size
-    if _only(settings) is not None:
+    info, only = source_info(settings["data.dataset"]), _only(settings)
+    if only is not None:
         if settings["data.num_classes"] not in (None, 1):
             raise UserError("data.num_classes: data.only_class takes one class; leave it out")
         settings["data.num_classes"] = 1
+    if settings["data.size"] is None and only is not None and info.class_counts:
+        settings["data.size"] = info.class_counts[class_number(only, info.class_names)]
+    elif settings["data.size"] is None and not info.blends:
+        settings["data.size"] = info.size
     if settings["data.num_classes"] is None and info.classes:
         settings["data.num_classes"] = info.classes
     return info
@@ -66,7 +68,9 @@ def _only(settings: Mapping[str, Any]) -> str | None:
 
 def _check_alpha(settings: Mapping[str, Any], info: SourceInfo) -> None:
     dataset, alpha = settings["data.dataset"], settings["data.alpha"]
-    if info.blends and alpha is None:
+    if _only(settings) is not None and alpha is not None:
+        raise UserError("data.alpha: data.only_class takes one class; leave out one of them")
+    if info.blends and alpha is None and _only(settings) is None:
         raise UserError(
             f"data.alpha: needed for {dataset}: the share from 0 to 1 of its second kind"
         )

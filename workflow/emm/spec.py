@@ -309,12 +309,14 @@ def digest(content: Any) -> str:
 
 def differing(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
     """Settings of some groups (or single settings) that differ from their defaults, sorted."""
-    chosen = tuple(prefixes)
-    return {
-        key: value
-        for key, value in sorted(settings.items())
-        if _is_among(key, chosen) and value != DEFAULTS[key]
-    }
+    chosen = among(settings, prefixes)
+    return {key: value for key, value in chosen.items() if value != DEFAULTS[key]}
+
+
+def among(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
+    """Settings of some groups, or single settings, sorted."""
+    wanted = tuple(prefixes)
+    return {key: value for key, value in sorted(settings.items()) if _is_among(key, wanted)}
 
 
 @functools.cache

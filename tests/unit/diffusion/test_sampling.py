@@ -17,8 +17,9 @@ from emm.diffusion.samplers import heun
 from emm.diffusion.sampling import draw_inputs, sample, sample_run
 from emm.errors import Interrupted, UserError
 from emm.files import read_arrays
+from emm.ids import EVALUATION_KEYS
 from emm.score.stage import score_arrays
-from emm.spec import Recipe, flatten, nested
+from emm.spec import Recipe, among, flatten, nested
 from emm.train import checkpoint
 from emm.train.device import build_denoiser
 from emm.train.stage import train_run
@@ -178,9 +179,8 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
 
 def evaluation(**changed) -> dict:
     settings = {name.replace("__", "."): value for name, value in changed.items()}
-    groups = ("eval.", "train.epochs", "train.ema")
     full = flatten(recipe_of()) | settings
-    return {key: value for key, value in full.items() if key.startswith(groups)}
+    return among(full, EVALUATION_KEYS)
 
 
 def index_of(folder: Path) -> dict:

@@ -15,12 +15,14 @@ from emm.data.stage import write_subset
 from emm.diffusion.sampling import load_average, sample_run
 from emm.errors import Interrupted, UserError
 from emm.files import read_arrays
+from emm.ids import EVALUATION_KEYS
 from emm.score.reconstructed import COLUMNS
 from emm.score.runs import score_run
 from emm.score.stage import score_arrays
 from emm.sd import sample
 from emm.sd.base import decode_latents, encode_prompts, load_base
 from emm.sd.sample import Painter, make_pipeline, reconstructions
+from emm.spec import among
 from emm.train.stage import train_run
 
 CPU = torch.device("cpu")
@@ -145,7 +147,7 @@ def run(tmp_path_factory, settings, digits):
 def evaluation(settings, **changed) -> dict:
     named = {name.replace("__", "."): value for name, value in changed.items()}
     chosen = settings | {"eval.snapshots": 2, "eval.num_samples": 12} | named
-    return {k: v for k, v in chosen.items() if k.startswith(("eval.", "train.epochs", "train.ema"))}
+    return among(chosen, EVALUATION_KEYS)
 
 
 def test_the_record_of_a_run(run):

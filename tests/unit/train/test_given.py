@@ -15,9 +15,10 @@ from emm.data.stage import Subset, build_subset, write_subset
 from emm.diffusion.sampling import draw_inputs, sample, sample_run
 from emm.errors import UserError
 from emm.files import read_arrays, sha256
+from emm.ids import EVALUATION_KEYS
 from emm.nets.published_iddpm import iddpm_names
 from emm.score.runs import score_run
-from emm.spec import DEFAULTS, Recipe, flatten, nested
+from emm.spec import DEFAULTS, Recipe, among, flatten, nested
 from emm.train import METRICS, checkpoint
 from emm.train.device import build_denoiser
 from emm.train.given import import_run
@@ -57,8 +58,7 @@ def trained_looking(recipe: Recipe, subset: Subset) -> torch.nn.Module:
 
 
 def evaluation(recipe: Recipe) -> dict:
-    groups = ("eval.", "train.epochs", "train.ema")
-    return {key: value for key, value in flatten(recipe).items() if key.startswith(groups)}
+    return among(flatten(recipe), EVALUATION_KEYS)
 
 
 @pytest.mark.parametrize("labels", ["none", "true", "unique"])
