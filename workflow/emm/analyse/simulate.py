@@ -175,9 +175,9 @@ class Measurements:
         hits, trials = COUNTED[metric]
         counted, of = row[hits] if hits else row[metric] * row[trials], row[trials]
         unit = of if metric == hits else 100.0
-        drawn = (
-            unit * self._fraction(metric, entry, row, counted, of) if of else np.zeros(1 + DRAWS)
-        )
+        if not of:  # a share of nothing says nothing
+            return UNKNOWN
+        drawn = unit * self._fraction(metric, entry, row, counted, of)
         return Interval(drawn, drawn)
 
     def _fraction(
