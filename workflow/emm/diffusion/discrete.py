@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emm.diffusion.precondition import DTYPES, run_network
+
 MAX_BETA = 0.999
 TIME_SCALE = 1000.0  # the network is told t * 1000 / T
 HALF_BIN = 1 / 255  # of an 8-bit grey level in [-1, 1]
@@ -198,16 +200,13 @@ class DiscreteDenoiser(nn.Module):
         super().__init__()
         self.network = network
         self.process = DiscreteDiffusion.cosine(steps)
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.dtype = DTYPES[precision]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output, fp32, for images x (B, C, H, W) at times (B,) in 0..1000."""
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
-        if self.dtype is None:
-            return self.network(x, time, labels)
-        with torch.autocast(x.device.type, dtype=self.dtype):
-            return self.network(x, time, labels).float()
+        return run_network(self.network, self.dtype, x, time, labels)
 
     def draw_level(self, count: int, generator: torch.Generator) -> Tensor:
         """Steps (count,) of a training batch, uniform."""

@@ -117,6 +117,7 @@ class EDM:
         return (sigma * scale / self.sigma_data) * images - (self.sigma_data * scale) * noise
 
 
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast
 PRECONDITIONINGS = {"vp": VP(), "ve": VE(), "edm": EDM()}
 
 
@@ -131,7 +132,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
         self.precond = PRECONDITIONINGS[precond]
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.dtype = DTYPES[precision]
 
     def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """Output F of the network, fp32."""
@@ -139,10 +140,7 @@ class Denoiser(nn.Module):
         scaled = c_in.view(-1, 1, 1, 1) * x
         if x.device.type == "cpu":
             scaled = scaled.to(memory_format=torch.channels_last)  # an eighth faster
-        if self.dtype is None:
-            return self.network(scaled, c_noise, labels)
-        with torch.autocast(x.device.type, dtype=self.dtype):
-            return self.network(scaled, c_noise, labels).float()
+        return run_network(self.network, self.dtype, scaled, c_noise, labels)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Denoised images, fp32, shaped like x."""
@@ -163,6 +161,16 @@ class Denoiser(nn.Module):
         output = self.raw(images + level * noise, sigma, labels)
         target = self.precond.target(images, noise, level)
         return torch.nn.functional.mse_loss(output, target, reduction="sum") / len(images)
+
+
+def run_network(
+    network: nn.Module, dtype: torch.dtype | None, x: Tensor, level: Tensor, labels: Tensor | None
+) -> Tensor:
+    """Output of a network, fp32, under autocast to `dtype` unless that is None."""
+    if dtype is None:
+        return network(x, level, labels)
+    with torch.autocast(x.device.type, dtype=dtype):
+        return network(x, level, labels).float()
 
 
 def to_unit(images: Tensor) -> Tensor:

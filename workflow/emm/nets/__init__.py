@@ -33,30 +33,22 @@ def build(
     """
     if model.arch not in UNETS:
         raise UserError(f"model.arch: {model.arch!r} is unknown; use {' or '.join(UNETS)}")
+    common = {
+        "resolution": resolution,
+        "image_channels": image_channels,
+        "channels": model.channels,
+        "channel_mult": model.channel_mult,
+        "num_blocks": model.num_blocks,
+        "attention_levels": model.attention_levels,
+        "label_dim": label_dim,
+        "dropout": model.dropout if dropout is None else dropout,
+    }
     if model.arch == "iddpm":
-        return IDDPMUNet(
-            resolution=resolution,
-            image_channels=image_channels,
-            channels=model.channels,
-            channel_mult=model.channel_mult,
-            num_blocks=model.num_blocks,
-            attention_levels=model.attention_levels,
-            heads=model.heads,
-            groups=model.groups,
-            label_dim=label_dim,
-            dropout=model.dropout if dropout is None else dropout,
-        )
+        return IDDPMUNet(**common, heads=model.heads, groups=model.groups)
     return UNet(
-        resolution=resolution,
-        image_channels=image_channels,
-        channels=model.channels,
-        channel_mult=model.channel_mult,
-        num_blocks=model.num_blocks,
-        attention_levels=model.attention_levels,
+        **common,
         time_embedding=model.time_embedding,
         fourier_scale=model.fourier_scale,
-        label_dim=label_dim,
-        dropout=model.dropout if dropout is None else dropout,
         skip_mask=None if model.skip_mask == "all" else model.skip_mask,
         **ARCHITECTURES[model.arch],
     )
