@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -82,12 +83,15 @@ def test_what_a_pickle_says_of_itself(tmp_path, edm_pickle, state):
     assert weights.constants["img_resolution"] == 32
 
 
-def test_half_precision_is_read_as_float32(tmp_path, edm_pickle, state):
-    half = {name: tensor.half() for name, tensor in state.items()}
-    weights = read_weights(edm_pickle(tmp_path / "a.pkl", half))
-    single = {f"model.{name}": tensor.float() for name, tensor in half.items()}
-    assert_same(weights.tensors, single)
-    assert {tensor.dtype for tensor in weights.tensors.values()} == {torch.float32}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_that_of_the_network(tmp_path, edm_pickle, dtype):
+    config, state, _ = golden("ddpmpp_vp")
+    stored = {name: tensor.to(dtype) for name, tensor in state.items()}
+    network, single = unet(config), unet(config)
+    load_published(network, read_weights(edm_pickle(tmp_path / "a.pkl", stored)).tensors)
+    load_published(single, {name: tensor.float() for name, tensor in stored.items()})
+    assert_same(network.state_dict(), single.state_dict())
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
 
 
 def test_tensors_that_share_or_stride_a_storage(tmp_path, edm_pickle):
@@ -275,14 +279,108 @@ def test_a_file_that_writes_to_a_stand_in_leaves_no_trace_in_the_next(tmp_path, 
     assert getattr(fresh, "kind", None) != "bad"
 
 
-@pytest.mark.parametrize("size", [(100,), (2, 50), (2**40,)])
-def test_a_tensor_beyond_its_storage_is_refused(tmp_path, size):
-    storage = Payload(torch.storage._load_from_bytes, _bytes(torch.zeros(6)))
-    given = (storage, 0, size, (1,) * len(size), False, {})
-    rebuilt = Payload(torch._utils._rebuild_tensor_v2, *given)
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": {"weight": rebuilt}}))
-    with pytest.raises(UserError, match=r"a.pkl: damaged"):
+def rebuilt(size: tuple, stride: tuple, offset: int = 0, elements: int = 6) -> Payload:
+    """A tensor as a pickle has it: half precision, over a storage of its own."""
+    storage = Payload(torch.storage._load_from_bytes, _bytes(torch.arange(elements).half()))
+    given = (storage, offset, size, stride, False, {})
+    return Payload(torch._utils._rebuild_tensor_v2, *given)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"),
+    [
+        ((100,), (1,), 0),
+        ((2, 50), (1, 1), 0),
+        ((2**40,), (1,), 0),
+        ((6,), (1,), 1),  # ends beyond the storage
+        ((2, 3), (4, 1), 0),
+        ((1,), (1,), 6),
+        ((2**45,), (0,), 0),  # lies in the storage, again and again
+        ((7, 1), (0, 1), 0),
+        ((4, 2), (1, 1), 0),
+        ((2**32, 2**32), (0, 0), 0),
+        ((2,) * 9, (0,) * 9, 0),
+        ((3,), (1, 1), 0),
+        ((-1,), (1,), 0),
+        ((2,), (-1,), 3),
+        ((2.0,), (1,), 0),
+        ((0, 2**80), (1, 1), 0),
+    ],
+)
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path, size, stride, offset):
+    """By its number of elements too, before anything is made of it."""
+    content = {"ema": {"weight": rebuilt(size, stride, offset)}}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"a.pkl: damaged") as error:
         read_weights(tmp_path / "a.pkl")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset", "values"),
+    [
+        ((), (), 5, 5),
+        ((2, 3), (3, 1), 0, [[0, 1, 2], [3, 4, 5]]),
+        ((2, 2), (1, 2), 2, [[2, 4], [3, 5]]),
+        ((1, 6), (99, 1), 0, [[0, 1, 2, 3, 4, 5]]),
+        ((2, 3), (1, 1), 0, [[0, 1, 2], [1, 2, 3]]),
+        ((0, 100), (100, 1), 6, []),
+    ],
+)
+def test_a_tensor_that_just_fits_its_storage(tmp_path, size, stride, offset, values):
+    content = {"ema": {"weight": rebuilt(size, stride, offset)}}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    weight = read_weights(tmp_path / "a.pkl").tensors["weight"]
+    assert torch.equal(weight, torch.tensor(values).half().view(size))
+
+
+def test_a_storage_is_no_tensor_that_repeats_itself(tmp_path):
+    inner = io.BytesIO()
+    torch.save(torch.zeros(1).half().expand(2**45), inner)
+    load = Payload(torch.storage._load_from_bytes, inner.getvalue())
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": {"weight": load}}))
+    with pytest.raises(UserError, match=r"a.pkl: damaged.*a storage is a Tensor"):
+        read_weights(tmp_path / "a.pkl")
+
+
+class Stated(Payload):
+    """Has a state besides, which pickle gives to what the call returned."""
+
+    def __init__(self, state, call, *given):
+        super().__init__(call, *given)
+        self.state = state
+
+    def __reduce__(self):
+        return self.call, self.given, self.state
+
+
+def test_a_tensor_takes_no_state_that_makes_it_larger(tmp_path):
+    """A tensor of torch would: its state of four is a storage, an offset, sizes and strides."""
+    plain = rebuilt((6,), (1,))
+    larger = Stated((rebuilt((6,), (1,)), 0, (2**45,), (0,)), plain.call, *plain.given)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": {"weight": larger}}))
+    assert read_weights(tmp_path / "a.pkl").tensors["weight"].shape == (6,)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "legacy"])
+def test_a_large_view_of_little_is_refused_by_its_shape(tmp_path, suffix):
+    """2^45 values of one stored number, which float32 would not fit anywhere."""
+    config, state, _ = golden("ddpmpp_vp")
+    state = state | {"map_layer0.bias": torch.zeros(1).half().expand(2**45)}
+    path = tmp_path / f"a.{suffix}"
+    torch.save(state, path, _use_new_zipfile_serialization=suffix == "pt")
+    with pytest.raises(UserError, match=r"tensor map_layer0.bias has shape \(35184372088832,\)"):
+        load_published(unet(config), read_weights(path).tensors)
+
+
+def test_tensors_without_plain_values_are_one_line():
+    config, state, _ = golden("ddpmpp_vp")
+    state = state | {"map_layer0.bias": state["map_layer0.bias"].to("meta")}
+    with pytest.raises(
+        UserError, match=r"published weights: cannot be loaded \(.*mapping"
+    ) as error:
+        load_published(unet(config), state)
+    assert "\n" not in str(error.value)
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
@@ -334,8 +432,119 @@ def test_a_module_that_holds_itself(tmp_path):
     module = torch.nn.Linear(2, 2)
     module._modules["again"] = module
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": module}))
+    assert_same(read_weights(tmp_path / "a.pkl").tensors, dict(module.named_parameters()))
+
+
+def test_modules_that_share_modules_are_walked_once(tmp_path):
+    """40 modules that name the next twice have 2^40 paths."""
+    module = torch.nn.Linear(1, 1)
+    for _ in range(40):
+        module = torch.nn.ModuleDict({"a": module, "b": module})
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": module}))
+    found = read_weights(tmp_path / "a.pkl").tensors
+    assert set(found) == {"a." * 40 + "weight", "a." * 40 + "bias"}
+
+
+def test_modules_far_within_modules(tmp_path):
+    """Deeper than pickle itself writes, or any network is."""
+    module = b"ctorch.nn.modules.linear\nLinear\n)\x81"
+    inward = module + b"}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00a"
+    text = b"}X\x03\x00\x00\x00ema" + inward * 2000 + module + b"ssb" * 2000 + b"s."
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + text)
     with pytest.raises(UserError, match=r"a.pkl: damaged: its Linear is no module"):
         read_weights(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"_modules": 3},
+        {"_parameters": [1]},
+        {"_parameters": {"weight": rebuilt((6,), (1,))}, "_non_persistent_buffers_set": 3},
+        {"_parameters": {3: rebuilt((6,), (1,))}},
+        {"_parameters": {"a" * 161: rebuilt((6,), (1,))}},
+        {"_parameters": {"weight": rebuilt((6,), (1,))}, "scale": 10**400},
+    ],
+)
+def test_modules_with_other_attributes_than_modules_have(tmp_path, attributes):
+    module = torch.nn.SiLU()
+    vars(module).update(attributes)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": module}))
+    with pytest.raises(UserError, match=r"a.pkl: damaged: its SiLU is no module$"):
+        read_weights(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, OverflowError])
+def test_what_torch_has_no_memory_for_is_one_line(tmp_path, monkeypatch, error):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": torch.nn.Linear(2, 2)}))
+    monkeypatch.setattr(torch.Tensor, "detach", Mock(side_effect=error("one\ntwo")))
+    with pytest.raises(UserError, match=r"a.pkl: damaged: its Linear is no module$"):
+        read_weights(tmp_path / "a.pkl")
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\nerror: \r\x9b\x7f\u202e" + "a" * 100_000
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read_weights(path)
+    return str(error.value)
+
+
+def assert_plain(message: str, folder: Path) -> None:
+    """One line of printable ASCII, and not a long one."""
+    assert message.startswith(f"{folder}/a.")
+    assert message.isascii()
+    assert message.isprintable()
+    assert len(message) - len(str(folder)) < 400
+
+
+def unicode(text: str) -> bytes:
+    """A text as pickle writes it."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    return b"X" + len(encoded).to_bytes(4, "little") + encoded
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "os\nsystem", "\udc9b", "torch.nn.modules.\x1b.c"])
+def test_messages_show_the_names_of_a_file_as_plain_text(tmp_path, text):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x04" + unicode(text) + unicode(text) + b"\x93.")
+    message = refused(path)
+    assert_plain(message, tmp_path)
+    assert "refused: it names " in message
+
+
+@pytest.mark.parametrize("kind", [HOSTILE, f"{HOSTILE}Precond"])
+def test_messages_show_the_kind_of_a_module_as_plain_text(tmp_path, edm_pickle, kind):
+    path = edm_pickle(tmp_path / "a.pkl", {"weight": torch.zeros(2)}, kind)
+    found = read_weights(path).kind
+    assert_plain(f"{tmp_path}/a.pkl: {found}", tmp_path)
+    assert found.startswith(r"\x1b[2J")
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pt", "safetensors"])
+@pytest.mark.parametrize("name", [HOSTILE, "map_augment.\x1b[2J", "map augment", ""])
+def test_names_of_tensors_that_no_line_can_show_are_refused(tmp_path, suffix, name):
+    path, tensors = tmp_path / f"a.{suffix}", {"weight": torch.zeros(2), name: torch.ones(2)}
+    if suffix == "safetensors":
+        save_file(tensors, path)
+    elif suffix == "pt":
+        torch.save(tensors, path)
+    else:
+        values = {key: rebuilt((2,), (1,)) for key in tensors}
+        path.write_bytes(pickle.dumps(values))
+    message = refused(path)
+    assert_plain(message, tmp_path)
+    assert "damaged: a tensor has the name" in message
+
+
+def test_messages_of_torch_show_names_as_plain_text(tmp_path):
+    content, path = {"other": PAYLOADS["posix.system"]}, tmp_path / "a.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"system", b"sy\x1btem"))
+    message = refused(path)
+    assert_plain(message, tmp_path)
+    assert r"sy\x1btem, which is no tensor" in message
 
 
 def test_the_public_functions_are_those_of_the_package():

@@ -1,6 +1,7 @@
 """Weights that others trained, and denoisers of one's own, through all stages as runs."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from emm.errors import UserError
 from emm.files import read_arrays, sha256
 from emm.ids import EVALUATION_KEYS
 from emm.nets.published_iddpm import iddpm_names
+from emm.nets.weights import load_published
 from emm.score.runs import score_run
 from emm.spec import DEFAULTS, Recipe, among, flatten, nested
-from emm.train import METRICS, checkpoint
+from emm.train import METRICS, checkpoint, given
 from emm.train.device import build_denoiser
 from emm.train.given import import_run
 from emm.train.stage import read_run, train_run
@@ -122,6 +124,42 @@ def test_the_record_says_where_the_network_comes_from(tmp_path, edm_pickle, edm_
     assert (tuple(table.columns), len(table)) == (METRICS, 0)
 
 
+def test_weights_that_change_while_they_are_read_are_not_recorded(
+    tmp_path, edm_pickle, edm_state, monkeypatch
+):
+    """As when a download is not over: the record would tell of a file that was not imported."""
+    file = edm_pickle(tmp_path / "a.pkl", edm_state(trained_looking(recipe_of(), digits()).network))
+
+    def changed(network, tensors):
+        file.write_bytes(file.read_bytes() + b"more")
+        return load_published(network, tensors)
+
+    monkeypatch.setattr(given, "load_published", changed)
+    with pytest.raises(UserError, match=r"a.pkl: changed while it was read; run the same command"):
+        imported(tmp_path, file, digits())
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_are_of_the_weights_that_the_record_tells_of(tmp_path, edm_pickle, edm_state):
+    """Whatever became of their file; not where an import was cut off before its record."""
+    file = edm_pickle(tmp_path / "a.pkl", edm_state(trained_looking(recipe_of(), digits()).network))
+    imported(tmp_path, file, digits())
+    record, subset_path = tmp_path / "run" / "run.yaml", tmp_path / "subset.npz"
+    sample_run(record, subset_path, evaluation(recipe_of()), tmp_path / "before")
+    content = record.read_text()
+    edm_pickle(file, edm_state(build_denoiser(recipe_of(), digits(), CPU).network))
+    sample_run(record, subset_path, evaluation(recipe_of()), tmp_path / "same")
+    for path in (tmp_path / "before").iterdir():
+        assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes()
+
+    imported(tmp_path, file, digits())
+    sample_run(record, subset_path, evaluation(recipe_of()), tmp_path / "after")
+    record.write_text(content)
+    with pytest.raises(UserError, match=r"00000000.safetensors: holds other weights than the rec"):
+        sample_run(record, subset_path, evaluation(recipe_of()), tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+
+
 def test_what_is_left_out_is_said(tmp_path, edm_pickle, edm_state, capfd):
     state = edm_state(trained_looking(recipe_of(), digits()).network)
     file = edm_pickle(tmp_path / "a.pkl", state | {"map_augment.weight": torch.ones(8, 9)})
@@ -130,7 +168,12 @@ def test_what_is_left_out_is_said(tmp_path, edm_pickle, edm_state, capfd):
 
 
 def test_a_network_of_improved_diffusion(tmp_path):
-    changed = {"model.arch": "iddpm", "model.precond": "cosine", "model.heads": 2}
+    changed = {
+        "model.arch": "iddpm",
+        "model.precond": "cosine",
+        "model.heads": 2,
+        "model.groups": 4,
+    }
     changed |= {"eval.sampler": "ddim", "eval.steps": 50, "model.diffusion_steps": 100}
     recipe = Recipe.model_validate(nested(SETTINGS | changed))
     subset = digits()
@@ -287,3 +330,35 @@ def test_a_denoiser_that_does_not_exist_is_found_out_before_sampling(tmp_path):
     with pytest.raises(UserError, match=r"mine.py has no missing"):
         own_run(tmp_path, "missing", digits())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", ["edited", "restored", "unrecorded"])
+def test_code_that_is_not_that_of_the_record_is_not_sampled(tmp_path, change):
+    """By its content: an older file in its place, as a backup has it, has an older time."""
+    own_run(tmp_path, "shrink", digits())
+    code, record = tmp_path / "mine.py", tmp_path / "run" / "run.yaml"
+    if change == "unrecorded":
+        content = yaml.safe_load(record.read_text())
+        content["denoiser"]["sha256"] = {}
+        record.write_text(yaml.safe_dump(content))
+    else:
+        code.write_text(CODE.replace("1 + sigma", "2 + sigma"))
+    if change == "restored":
+        os.utime(code, (0, 0))
+    call = record, tmp_path / "subset.npz", evaluation(recipe_of()), tmp_path / "again"
+    told = rf"model.denoiser: {code} has changed since {record} was written .*; delete {record} and"
+    with pytest.raises(UserError, match=told) as error:
+        sample_run(*call)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "again").exists()
+    settings = read_run(record)[1]
+    train_run(settings, tmp_path / "subset.npz", [(1.0, 1)], [0.9], record)
+    sample_run(*call)
+
+
+def test_code_that_is_gone_is_not_sampled(tmp_path):
+    own_run(tmp_path, "shrink", digits())
+    (tmp_path / "mine.py").unlink()
+    call = tmp_path / "subset.npz", evaluation(recipe_of()), tmp_path / "again"
+    with pytest.raises(UserError, match=r"mine.py: no such file"):
+        sample_run(tmp_path / "run" / "run.yaml", *call)

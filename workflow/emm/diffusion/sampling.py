@@ -27,6 +27,7 @@ from emm.seeds import derive
 from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
 from emm.train.device import as_tensors, build_denoiser, choose_device
+from emm.train.given import check_code
 from emm.train.progress import Progress
 from emm.train.schedules import epoch_at, evaluated_steps, respaced
 from emm.train.stage import read_run, require_fit
@@ -163,13 +164,15 @@ def _denoisers(
 ) -> Iterator[tuple[int, DenoiserFunction]]:
     """Steps and their denoisers, one at a time."""
     if recipe.model.arch in (OPTIMUM, OWN):
+        check_code(content, settings, run_path)
         images, labels = as_tensors(subset, device)
         images, own = to_unit(images), recipe.model.denoiser
         yield 0, make_denoiser(own, images, labels) if own else Optimum(images, labels)
         return
     denoiser = build_denoiser(recipe, subset, device).eval()
+    imported = content.get("weights", {}).get("sha256")
     for step, file in _checkpoint_files(run_path, content, settings).items():
-        load_average(denoiser.network, file, recipe.train.ema)
+        load_average(denoiser.network, file, recipe.train.ema, imported)
         yield step, denoiser
 
 
@@ -186,9 +189,19 @@ def _checkpoint_files(
     return {step: files[step] for step in steps}
 
 
-def load_average(network: torch.nn.Module, path: Path, ema: float) -> None:
-    """Load the EMA weights of one rate, and the fixed buffers, into a network."""
+def load_average(
+    network: torch.nn.Module, path: Path, ema: float, imported: str | None = None
+) -> None:
+    """Load the EMA weights of one rate, and the fixed buffers, into a network.
+
+    imported: sha256 of the file that the run's record says they are from, if from one.
+    """
     tensors, metadata = checkpoint.load(path)
+    if imported not in (None, metadata["identity"]):
+        raise UserError(
+            f"{path}: holds other weights than the record of the run; run emm import-weights "
+            "again, or in a workflow emm train"
+        )
     if ema not in metadata["ema"]:
         raise UserError(f"{path}: has EMA rates {metadata['ema']}, not {ema}; train the run again")
     prefixes = (f"ema-{ema}.", "buffer.")

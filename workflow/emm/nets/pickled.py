@@ -6,10 +6,11 @@ modules are read; the classes become inert stand-ins.
 """
 
 import io
+import math
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,32 @@ INERT = re.compile(
     r"|torch\.(device|float16|float32|float64|int64)"
     r"|numpy\.(dtype|ndarray)|numpy\._?core\.multiarray\.(scalar|_reconstruct)"
 )
+REFUSED = re.compile(r"GLOBAL (\S+)")  # how torch says what it will not load
+LONGEST = 160  # characters of a tensor's name, and of what a message shows of a file
+MOST_DIMENSIONS = 8
+
+
+def shown(text: str) -> str:
+    """Text of a file as a message may show it: one line of ASCII without control characters."""
+    plain = text[: LONGEST + 1].encode("unicode_escape").decode("ascii")
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}..."
+
+
+def reason(error: Exception) -> str:
+    """What a library says of a damaged file, as a message may show it."""
+    if refused := REFUSED.search(str(error)):
+        return f"it names {shown(refused[1])}"
+    return shown(" ".join(str(error).split())) or type(error).__name__
+
+
+class Held:
+    """A tensor that a file can pass on but not call: its methods can allocate without bounds."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __setstate__(self, _: Any) -> None:
+        """A state that the file gives the tensor afterwards is dropped."""
 
 
 class Recorded:
@@ -40,20 +67,39 @@ class Recorded:
     def __setstate__(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}
 
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers by name, as `state_dict` of a module has them."""
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers by name, as `state_dict` of a module has them.
+
+        A module that is there under several names has the first one alone.
+        """
+        seen, waiting = set(), [("", self)]
+        while waiting:
+            prefix, module = waiting.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield from module._own_tensors(prefix)
+            inner = module.attributes.get("_modules", {}).items()
+            found = [(_joined(prefix, name), m) for name, m in inner if isinstance(m, Recorded)]
+            waiting += reversed(found)
+
+    def _own_tensors(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
         transient = self.attributes.get("_non_persistent_buffers_set", ())
         for group in ("_parameters", "_buffers"):
-            for name, tensor in self.attributes.get(group, {}).items():
-                if isinstance(tensor, Tensor) and name not in transient:
-                    yield f"{prefix}{name}", tensor
-        for name, module in self.attributes.get("_modules", {}).items():
-            if isinstance(module, Recorded):
-                yield from module.tensors(f"{prefix}{name}.")
+            for name, held in self.attributes.get(group, {}).items():
+                if isinstance(held, Held) and name not in transient:
+                    yield _joined(prefix, name), held.tensor
+
+
+def _joined(prefix: str, name: str) -> str:
+    """Name of a member; ValueError where names add up to more than any network has."""
+    if len(prefix) + len(name) > LONGEST:
+        raise ValueError("the names of its modules are too long")
+    return ".".join((prefix, name)) if prefix else name
 
 
 def read_pickle(path: Path) -> Any:
-    """Content of a pickle: tensors, plain containers, and a `Recorded` for each module.
+    """Content of a pickle: plain containers, a `Held` for each tensor, a `Recorded` for a module.
 
     UserError for a damaged file, and for one that names anything else: nothing of it is run.
     """
@@ -63,8 +109,9 @@ def read_pickle(path: Path) -> Any:
         except UserError:
             raise
         except Exception as error:  # bytes that are no pickle fail in many ways
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{path}: damaged, or no pickle of a network ({reason})") from error
+            raise UserError(
+                f"{path}: damaged, or no pickle of a network ({reason(error)})"
+            ) from error
 
 
 class _Reader(pickle.Unpickler):
@@ -87,31 +134,52 @@ class _Reader(pickle.Unpickler):
         if full in CALLS:
             return lambda *given: CALLS[full](*given)
         if INERT.fullmatch(full):
-            return type(name, (Recorded,), {"kind": name})
+            return type(name, (Recorded,), {"kind": shown(name)})
         raise UserError(
-            f"{self._path}: refused: it names {full}, which is no tensor, plain container or "
-            "module of torch; nothing of the file was run"
+            f"{self._path}: refused: it names {shown(full)}, which is no tensor, plain container "
+            "or module of torch; nothing of the file was run"
         )
 
 
 def _persistent(meta: Mapping[str, Any]) -> Recorded:
     """An object of a class whose source code the pickle holds (EDM's torch_utils.persistence)."""
-    made = type(str(meta["class_name"]), (Recorded,), {"kind": str(meta["class_name"])})()
+    made = Recorded()
+    if not isinstance(meta["class_name"], str):
+        raise TypeError("the name of a class is no text")
+    made.kind = shown(meta["class_name"])
     made.__setstate__(meta["state"])
     return made
 
 
-def _storage(content: bytes) -> Tensor:
+def _storage(content: bytes) -> Held:
     """A storage, as the one-dimensional tensor that fills it."""
     storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return torch.empty(0, dtype=storage.dtype).set_(storage)
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise TypeError(f"a storage is a {type(storage).__name__}")
+    return Held(torch.empty(0, dtype=storage.dtype).set_(storage))
 
 
-def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    return torch.as_strided(storage, size, stride, offset)  # an error beyond the storage's end
+def _tensor(storage: Held, offset: int, size: Any, stride: Any, *_: Any) -> Held:
+    whole = storage.tensor
+    available = whole.untyped_storage().nbytes() // whole.itemsize
+    if not _fits(offset, size, stride, available):
+        raise ValueError(f"a tensor is larger than its storage of {available} elements")
+    return Held(torch.as_strided(whole, size, stride, offset))
 
 
-def _parameter(tensor: Tensor, *_: Any) -> Tensor:
+def _fits(offset: int, size: Sequence[int], stride: Sequence[int], available: int) -> bool:
+    """Whether a tensor lies in a storage of `available` elements, and has no more than these."""
+    if len(size) != len(stride) or len(size) > MOST_DIMENSIONS:
+        return False
+    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+        return False
+    if 0 in size:
+        return offset <= available
+    reach = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    return math.prod(size) <= available and offset + reach < available
+
+
+def _parameter(tensor: Held, *_: Any) -> Held:
     return tensor
 
 

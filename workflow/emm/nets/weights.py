@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from emm.errors import UserError
 from emm.files import checked
 from emm.nets.iddpm import IDDPMUNet
-from emm.nets.pickled import Recorded, read_pickle
+from emm.nets.pickled import LONGEST, REFUSED, Held, Recorded, read_pickle, reason, shown
 from emm.nets.published import WRAPPER, check_shape, from_edm_state_dict
 from emm.nets.published_iddpm import from_iddpm_state_dict
 
 AUGMENTATION = "map_augment."  # EDM's input for augmentations, which sampling leaves out
 NETWORKS = ("ema", "model", "state_dict", "net")  # where a file of several things has the network
 ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's two formats
+NAME = re.compile(rf"[!-~]{{1,{LONGEST}}}")  # of a tensor: messages and records show it as it is
+UNUSABLE = (RuntimeError, MemoryError, OverflowError)  # of torch, for tensors that are not plain
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's tensors by name, in float32 where they are floating.
+    """A network's tensors by name, as the file stores them.
 
     kind: class of the object that held them, "" where the file does not say; constants: the
     numbers among its attributes.
@@ -51,7 +53,7 @@ def read_weights(path: Path) -> Weights:
             f"{path}: holds no network; it should be a state dict, or have one as "
             f"{', '.join(NETWORKS)}"
         )
-    return Weights(_named(content))
+    return Weights(_named(path, content))
 
 
 def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -59,13 +61,16 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]
 
     state: the state dict of a network of EDM or DiffMemorize (for a `UNet`; with or without its
     preconditioning's prefix "model.", and map_augment is left out) or of improved-diffusion (for
-    an `IDDPMUNet`), or one with our own names. Raises UserError for the first tensor that is
-    missing, left over or misshaped.
+    an `IDDPMUNet`), or one with our own names, in any precision. Raises UserError for the first
+    tensor that is missing, left over or misshaped.
     """
     state = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
     ignored = [name for name in state if name.startswith(AUGMENTATION)]
-    kept = {name: tensor for name, tensor in state.items() if name not in ignored}
-    network.load_state_dict(_converted(kept, network))
+    kept = {n: tensor for n, tensor in state.items() if not n.startswith(AUGMENTATION)}
+    try:
+        network.load_state_dict(_converted(kept, network))
+    except UNUSABLE as error:
+        raise UserError(f"published weights: cannot be loaded ({reason(error)})") from error
     return ignored
 
 
@@ -99,13 +104,12 @@ def _attempt(path: Path, kind: str, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except Exception as error:  # each library has its own for damaged files
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+        if REFUSED.search(str(error)):
             raise UserError(
-                f"{path}: refused: it names {refused[1]}, which is no tensor or plain container; "
+                f"{path}: refused: {reason(error)}, which is no tensor or plain container; "
                 "nothing of the file was run (of EDM's files, take network-snapshot-*.pkl)"
             ) from error
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: damaged, or not {kind} ({reason})") from error
+        raise UserError(f"{path}: damaged, or not {kind} ({reason(error)})") from error
 
 
 def _load_torch(path: Path) -> Any:
@@ -113,22 +117,25 @@ def _load_torch(path: Path) -> Any:
 
 
 def _is_state(content: Mapping[Any, Any]) -> bool:
-    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
+    return bool(content) and all(isinstance(value, Tensor | Held) for value in content.values())
 
 
 def _of_module(path: Path, module: Recorded) -> Weights:
     try:
-        tensors = _named(dict(module.tensors()))
-    except (RecursionError, AttributeError, TypeError) as error:
+        tensors = _named(path, dict(module.tensors()))
+        numbers = {k: float(v) for k, v in module.attributes.items() if type(v) in (int, float)}
+    except (AttributeError, TypeError, ValueError, *UNUSABLE) as error:
         raise UserError(f"{path}: damaged: its {module.kind} is no module") from error
     if not tensors:
         raise UserError(f"{path}: its {module.kind} holds no tensors")
-    numbers = {k: v for k, v in module.attributes.items() if type(v) in (int, float)}
     return Weights(tensors, module.kind, numbers)
 
 
-def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        str(name): tensor.detach().float() if tensor.is_floating_point() else tensor
-        for name, tensor in state.items()
-    }
+def _named(path: Path, state: Mapping[Any, Tensor | Held]) -> dict[str, Tensor]:
+    """Tensors by name; UserError for a name that no line of text can show."""
+    for name in state:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            label = shown(name) if isinstance(name, str) else type(name).__name__
+            raise UserError(f"{path}: damaged: a tensor has the name {label}")
+    tensors = {name: v.tensor if isinstance(v, Held) else v for name, v in state.items()}
+    return {name: tensor.detach() for name, tensor in tensors.items()}

@@ -12,7 +12,7 @@ from torch import nn
 from emm.data.stage import Subset, read_subset
 from emm.diffusion.callables import find_denoiser
 from emm.errors import UserError
-from emm.files import sha256
+from emm.files import checked, sha256
 from emm.given import check_given, given_files, unheeded
 from emm.nets.cost import parameters
 from emm.nets.weights import Weights, load_published, read_weights
@@ -40,6 +40,7 @@ def import_weights(
     and for networks that are not the one of the settings.
     """
     path = Path(recipe.model.weights)
+    origin = {"file": str(path), "sha256": checked(path, sha256)}
     weights = read_weights(path)
     try:
         _check_kind(weights, recipe.model.precond)
@@ -52,7 +53,8 @@ def import_weights(
             f"{path}: left out {', '.join(ignored)}: augmentations, which sampling does without",
             file=sys.stderr,
         )
-    origin = {"file": str(path), "sha256": sha256(path)}
+    if sha256(path) != origin["sha256"]:
+        raise UserError(f"{path}: changed while it was read; run the same command again")
     _save(network, rates, origin["sha256"], checkpoint_path(folder, 0))
     return {"parameters": parameters(network), "weights": origin | {"left_out": ignored}}
 
@@ -121,8 +123,25 @@ def _of_subset(subset: Subset) -> dict[str, Any]:
 
 
 def describe_denoiser(recipe: Recipe) -> dict[str, Any]:
-    """What the record says of model.denoiser; UserError if there is no such callable."""
+    """What the record says of model.denoiser; UserError if there is no such callable.
+
+    The hash is of its file alone: not of modules that the file imports, nor of installed ones.
+    """
     found = find_denoiser(recipe.model.denoiser)
     count = parameters(found) if isinstance(found, nn.Module) else 0
     files = {name: sha256(name) for name in given_files(flatten(recipe))}
     return {"parameters": count, "denoiser": {"name": recipe.model.denoiser, "sha256": files}}
+
+
+def check_code(content: Mapping[str, Any], settings: Mapping[str, Any], record: Path) -> None:
+    """UserError if the file of model.denoiser is not the one that the run was made with.
+
+    content and settings: of the run's record, the file `record`.
+    """
+    known = content.get("denoiser", {}).get("sha256", {})
+    for name in given_files(settings):
+        if checked(name, sha256) != known.get(name):
+            raise UserError(
+                f"model.denoiser: {name} has changed since {record} was written (another sha256); "
+                f"delete {record} and run the same snakemake command again, or emm train"
+            )
