@@ -121,27 +121,32 @@ def test_evaluations_do_not_differ_by_their_run(key):
 @pytest.mark.parametrize("key", DEFAULTS)
 def test_subsets_and_sources(key):
     assert (subset_id(changed(key)) != subset_id(SIZED)) == key.startswith(("data.", "labels."))
-    of_source = key in ("data.dataset", "data.path", "data.seed") or "cross" in key
+    of_source = key in ("data.dataset", "data.path") or "cross" in key
     assert (source_id(changed(key)) != source_id(SIZED)) == of_source
+
+
+def test_only_generated_sources_have_a_seed():
+    generated = SIZED | {"data.dataset": "mondrian"}
+    assert source_id(generated) != source_id(generated | {"data.seed": 1})
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "cifar10-32px-n1000-ddpmpp-c128b2-1ec99ae0"),
-        ({"labels.kind": "true"}, "cifar10-32px-n1000-true-ddpmpp-c128b2-ebf682f7"),
-        ({"labels.kind": "unique"}, "cifar10-32px-n1000-unique-ddpmpp-c128b2-57cbd290"),
+        ({}, "cifar10-32px-n1000-ddpmpp-c128b2-f07493d1"),
+        ({"labels.kind": "true"}, "cifar10-32px-n1000-true-ddpmpp-c128b2-5dc9f977"),
+        ({"labels.kind": "unique"}, "cifar10-32px-n1000-unique-ddpmpp-c128b2-90a23aa3"),
         (
             {"labels.kind": "random", "labels.num_classes": 10},
-            "cifar10-32px-n1000-random10-ddpmpp-c128b2-7de9f70a",
+            "cifar10-32px-n1000-random10-ddpmpp-c128b2-1ecd9fb7",
         ),
         (
             {"data.size": 50000, "model.num_blocks": 4, "model.precond": "edm", "train.lr": 1e-3},
-            "cifar10-32px-n50000-ddpmpp-c128b4-05123b78",
+            "cifar10-32px-n50000-ddpmpp-c128b4-72807c8d",
         ),
         (
             {"data.size": 50000, "model.arch": "optimum"},
-            "cifar10-32px-n50000-optimum-ac63167a",
+            "cifar10-32px-n50000-optimum-873961d7",
         ),
     ],
 )

@@ -155,7 +155,7 @@ def test_iterations_decide_the_epochs():
 
 def test_dummies_add_a_class():
     assert resolved(MIXED | {"labels.kind": "true"})["labels.num_classes"] == 2
-    wide = MIXED | {"labels.kind": "true", "labels.num_classes": 1000}
+    wide = MIXED | {"labels.kind": "true", "labels.num_classes": 1000, "eval.label": "data"}
     assert resolved(wide)["labels.num_classes"] == 1000
     assert resolved(MIXED | {"labels.kind": "unique"})["labels.num_classes"] == 8000
     cars = {"data.only_class": "automobile", "labels.kind": "true"}
@@ -171,6 +171,9 @@ def test_what_iddpm_does_not_heed_makes_no_other_run():
     assert heeded == resolved(DISCRETE | SMALL | {"eval.sigma_max": 50.0, "data.dummy": "flat"})
     assert heeded != resolved(DISCRETE | SMALL | {"model.heads": 2})
     assert resolved({"model.heads": 2}) == resolved({})
+    steps = DISCRETE | {"train.warmup_steps": 10, "train.ema_ramp": "steps"}
+    assert resolved(steps | {"train.warmup_epochs": 7}) == resolved(steps)
+    assert resolved(DISCRETE | {"train.warmup_epochs": 7}) != resolved(DISCRETE)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +197,10 @@ def test_what_iddpm_does_not_heed_makes_no_other_run():
         ({"train.order": "shuffled", "train.batch_size": 1001}, "of 1000 images there is none"),
         (MIXED | {"labels.kind": "true", "labels.num_classes": 1}, "training set has 2 classes"),
         (MIXED | {"data.resolution": None}, "data.resolution: needed"),
+        (SMALL | {"data.dummy": "mondrian", "data.dummy_size": 10}, "is the data itself"),
+        (MIXED | {"labels.kind": "true", "labels.num_classes": 9}, "samples would draw them"),
+        (DISCRETE | {"model.groups": 24}, "model.groups 24: does not divide 128 channels"),
+        (DISCRETE | {"train.ema": 0.9999, "train.batch_size": 128}, "would end at 1.0004"),
     ],
 )
 def test_what_the_discrete_process_and_dummies_refuse(settings, message):

@@ -85,3 +85,21 @@ def test_the_networks_are_the_published_ones(paper):
         assert (s["train.lr"], s["train.ema"], s["train.ema_ramp"]) == (1e-4, 0.9999, "none")
         assert (s["eval.sampler"], s["eval.steps"]) in (("ancestral", 4000), ("ancestral", 250))
         assert s["labels.num_classes"] in (0, 1000)
+
+
+def test_claims_are_about_the_last_checkpoint(paper):
+    """As the paper's numbers are: it trains to the end and samples once."""
+    measured = {
+        name: claim.checkpoint
+        for experiment in paper.experiments.values()
+        for name, claim in experiment.claims.items()
+        if not claim.metric.startswith("parameters_") and name != "yoon_optimum"
+    }
+    of_capacity = {"yoon_capacity_rises", "yoon_width"}  # itself of the last checkpoint
+    assert of_capacity < set(measured)
+    assert {which for name, which in measured.items() if name not in of_capacity} == {"last"}
+
+
+def test_every_row_is_in_a_figure(paper):
+    drawn = {row.key for figure in paper.figures.values() for row in figure.rows}
+    assert {row.key for row in paper.rows} == drawn

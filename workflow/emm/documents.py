@@ -140,6 +140,9 @@ class Claim(Settings):
     peak: float | None = Field(None, description="`non-monotone`: where the maximum lies")
     trend: bool = Field(False, description="Only the tendency is claimed, not every step")
     before_epoch: float | None = Field(None, gt=0, description="Only checkpoints up to here")
+    checkpoint: Literal["best", "last"] = Field(
+        "best", description="Which checkpoint of each evaluation, where `epoch` is no axis"
+    )
     interpreted: bool = Field(False, description="Its numbers are our reading, not the paper's")
 
 

@@ -17,7 +17,12 @@ EVALUATION_KEYS = ("eval", "train.epochs", "train.iterations", "train.ema")
 
 def source_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a source and differ from their defaults."""
-    return differing(settings, (*SOURCE_KEYS, *_reduced_to(settings)))
+    keys = [key for key in SOURCE_KEYS if key != "data.seed" or _is_generated(settings)]
+    return differing(settings, (*keys, *_reduced_to(settings)))
+
+
+def _is_generated(settings: Mapping[str, Any]) -> bool:
+    return source_info(settings["data.dataset"]).generated
 
 
 def _reduced_to(settings: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """What a network can be, in plain Python: asked when a run is planned and when it is built."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from emm.errors import UserError
@@ -46,6 +47,7 @@ def check_iddpm(
     num_blocks: int,
     attention_levels: Sequence[int],
     heads: int,
+    groups: int = MAX_GROUPS,
 ) -> None:
     """UserError for settings of the IDDPM U-Net that do not fit together."""
     if num_blocks < 1:
@@ -60,6 +62,12 @@ def check_iddpm(
             raise UserError(
                 f"model.channels {channels} times {mult} does not divide into {heads} heads, or "
                 f"is odd; make model.channels a multiple of {max(heads, 2)}"
+            )
+    for width in (channels, *(channels * mult for mult in channel_mult)):
+        if width % groups:
+            raise UserError(
+                f"model.groups {groups}: does not divide {width} channels; use a divisor, such as "
+                f"{math.gcd(groups, width)}, or make model.channels a multiple of {groups}"
             )
 
 

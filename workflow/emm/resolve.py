@@ -10,7 +10,7 @@ from emm.limits import UNETS, check_iddpm, check_network
 from emm.sd import STABLE_DIFFUSION
 from emm.sd import limits as fine_tuning
 from emm.spec import DEFAULTS
-from emm.train.schedules import epoch_size, respaced, training_size
+from emm.train.schedules import check_ema, epoch_size, respaced, training_size
 
 SAMPLERS = {"iddpm": ("ancestral", "ddim"), STABLE_DIFFUSION: ("ddim",)}  # others: heun
 
@@ -39,6 +39,7 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
         fine_tuning.check(settings, info)
         _check_network(settings, settings["data.resolution"] or info.resolution)
         check_sampling(settings)
+        _check_drawn(settings)
         settings["labels.num_classes"] = label_classes(settings)
         _fix_length(settings)
         return _canonical(settings)
@@ -100,6 +101,8 @@ def _check_dummies(settings: Mapping[str, Any]) -> None:
         raise UserError(f"data.dummy: {dummy} is not generated; allowed: {generated}")
     if size > info.size:
         raise UserError(f"data.dummy_size {size}: {dummy} has {info.size} images")
+    if dummy == settings["data.dataset"]:
+        raise UserError(f"data.dummy {dummy}: is the data itself; take a larger data.size instead")
     if settings["data.resolution"] is None:
         raise UserError("data.resolution: needed with data.dummy, which is generated at it")
     if settings["data.alpha"] is not None:
@@ -114,9 +117,11 @@ def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
             "cosine with iddpm"
         )
     common = ("channels", "channel_mult", "num_blocks", "attention_levels")
-    check, own = (check_iddpm, "heads") if arch == "iddpm" else (check_network, "skip_mask")
+    check, own = check_network, ["skip_mask"]
+    if arch == "iddpm":
+        check, own = check_iddpm, ["heads", "groups"]
     if arch in UNETS:
-        check(resolution=resolution, **{key: settings[f"model.{key}"] for key in (*common, own)})
+        check(resolution=resolution, **{key: settings[f"model.{key}"] for key in (*common, *own)})
 
 
 def check_sampling(settings: Mapping[str, Any]) -> None:
@@ -143,7 +148,7 @@ def with_epochs(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fix_length(settings: dict[str, Any]) -> None:
-    """Fill in the epochs; whole batches need a whole batch of images."""
+    """Fill in the epochs; whole batches need a whole batch, and the EMA a rate below 1."""
     settings |= with_epochs(settings)
     size, batch = training_size(settings), settings["train.batch_size"]
     if settings["train.order"] == "shuffled" and batch > size and is_trained(settings):
@@ -151,6 +156,9 @@ def _fix_length(settings: dict[str, Any]) -> None:
             f"train.batch_size {batch}: train.order shuffled takes whole batches, of {size} images "
             "there is none; use a smaller batch, or order fixed"
         )
+    if settings["train.ema_ramp"] == "epochs":
+        rate, warmup = settings["train.ema"], settings["train.warmup_epochs"]
+        check_ema(rate, size, batch, warmup)
 
 
 def label_classes(settings: Mapping[str, Any]) -> int:
@@ -170,6 +178,17 @@ def label_classes(settings: Mapping[str, Any]) -> int:
     if given not in (0, implied):
         raise UserError(f"labels.num_classes {given}: {kind} labels have {implied}")
     return implied or 0
+
+
+def _check_drawn(settings: Mapping[str, Any]) -> None:
+    """Labels are drawn among those of the label input: all of them have to be trained."""
+    given, classes = settings["labels.num_classes"], settings["data.num_classes"]
+    drawn = settings["eval.label"] == "drawn" and settings["labels.kind"] == "true"
+    if drawn and classes and given > classes + bool(settings["data.dummy_size"]):
+        raise UserError(
+            f"labels.num_classes {given}: most of these labels have no images, and samples would "
+            "draw them; set eval.label to data or dummy, or leave out labels.num_classes"
+        )
 
 
 def _true_classes(settings: Mapping[str, Any], given: int) -> int:
@@ -220,6 +239,8 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
         "model.diffusion_steps": iddpm,
         "model.caption": diffusers,
         "train.accumulation": diffusers,
+        "train.warmup_epochs": settings["train.ema_ramp"] == "epochs"
+        or not settings["train.warmup_steps"],
         "eval.rounding": iddpm,
         "eval.guidance": diffusers,
         "eval.sigma_max": not iddpm,

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from emm.errors import UserError
 
-RECIPE_VERSION = 2  # raised when training or sampling code changes results: every run reruns
+RECIPE_VERSION = 3  # raised when training or sampling code changes results: every run reruns
 
 Levels = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 LabelKind = Annotated[

@@ -17,7 +17,7 @@ rule sample:
     priority: 30
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=lambda w: takes_gpu(w.run),
         mem_mb=lambda w: 24000 if is_large(w.run) else 8000,
         runtime=lambda w: 720 if is_large(w.run) else 240,
     params:

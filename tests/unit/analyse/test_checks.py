@@ -45,6 +45,7 @@ WRONG = [
     ("kind: threshold, op: '>', value: 1, by: model.skips", "by: unknown setting 'model.skips'"),
     (f"{FALLS}, along: data.size, metric: knn", "metric: unknown metric 'knn'"),
     (f"{FALLS}, along: data.size, where: {{data.size: x}}", "data.size: input should be a valid"),
+    (f"{FALLS}, along: epoch, checkpoint: last", "checkpoint: not along `epoch`"),
     (f"{FALLS}, along: data.size, where: {{sizes: 1}}", "where: unknown setting 'sizes'"),
     (
         f"{FALLS}, along: data.size, where: {{model.skip_count: one}}",

@@ -433,6 +433,17 @@ def test_the_best_checkpoint_counts(found):
     assert peaked.verdict == "supported"
 
 
+def test_the_last_checkpoint_counts_where_a_claim_says_so(found):
+    about = {"kind": "threshold", "op": ">", "value": 80, "where": BASIC | {"data.size": 1000}}
+    peaked = verdict(
+        found,
+        claim(**about, checkpoint="last"),
+        lambda s, epoch: 0.9 - abs(epoch - 20000) / 40000,
+        last=False,
+    )
+    assert (peaked.verdict, peaked.ours) == ("contradicted", pytest.approx(40, abs=1))
+
+
 def test_sampling_error_comes_from_the_run_with_the_most_samples(found):
     about = {"kind": "threshold", "metric": "memorization_ratio_sd", "op": "<", "value": 0.5}
     where = {"eval.num_samples": 10000, "labels.kind": "none", "train.lr": 2e-4}

@@ -43,7 +43,7 @@ def published(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def small(**changed) -> IDDPMUNet:
     torch.manual_seed(0)
     settings = {"resolution": 8, "channels": 8, "channel_mult": (1, 2), "num_blocks": 1}
-    return IDDPMUNet(**settings | {"attention_levels": (2,)} | changed)
+    return IDDPMUNet(**settings | {"attention_levels": (2,), "groups": 4} | changed)
 
 
 def moved(network: IDDPMUNet) -> IDDPMUNet:
@@ -174,7 +174,7 @@ def test_foreign_weights_of_another_network():
         from_iddpm_state_dict(wrong, network)
 
 
-def test_groups_of_the_norms_are_as_many_as_asked_for_and_divide_the_channels():
+def test_groups_of_the_norms_are_as_many_as_asked_for():
     def groups(**options) -> set[int]:
         network = IDDPMUNet(
             resolution=8, channel_mult=(1, 2), attention_levels=(2,), heads=2, **options
@@ -183,4 +183,5 @@ def test_groups_of_the_norms_are_as_many_as_asked_for_and_divide_the_channels():
 
     assert groups(channels=128) == {32}
     assert groups(channels=16, groups=4) == {4}
-    assert groups(channels=6, groups=4) == {2, 4}
+    with pytest.raises(UserError, match=r"model.groups 4: does not divide 6 channels.* such as 2"):
+        groups(channels=6, groups=4)

@@ -30,6 +30,7 @@ SETTINGS = {
     "model.num_blocks": 1,
     "model.attention_levels": [2],
     "model.heads": 2,
+    "model.groups": 4,
     "model.dropout": 0.0,
     "model.precond": "cosine",
     "train.lr": 1e-3,

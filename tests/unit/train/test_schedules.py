@@ -6,9 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from emm.errors import UserError
 from emm.train.order import DataOrder
 from emm.train.schedules import (
     PUBLISHED_EMA,
+    check_ema,
     ema_rate,
     epoch_of,
     snapshot_steps,
@@ -146,6 +148,19 @@ def test_other_rates_scale_the_ramp_and_follow_the_batch(final, batch):
         expected = final / 0.99929 * published_ema(images, 1000, batch)
         assert ema_rate(final, images, 1000, batch, 200) == pytest.approx(expected, rel=1e-12)
     assert ema_rate(final, 10**7, 1000, 512, 200) == pytest.approx(final, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch", [32, 128, 256, 512])
+def test_a_rate_that_would_end_at_1_is_refused(batch):
+    """The ramp is that of the published rate, so that much larger ones end above 1."""
+    for rate in (0.5, 0.999, PUBLISHED_EMA):
+        check_ema(rate, 1000, batch, 200)
+    if ema_rate(0.9999, 10**9, 1000, batch, 200) >= 1:
+        with pytest.raises(UserError, match=r"train.ema 0.9999.* the rate would end at 1\.000"):
+            check_ema(0.9999, 1000, batch, 200)
+    else:
+        assert batch == 512
+        check_ema(0.9999, 1000, batch, 200)
 
 
 def test_ema_ramp_follows_the_warmup():

@@ -13,6 +13,7 @@ from emm.analyse.published import BLOCKS, PEAK, RANK, WHICH, Published, Source, 
 from emm.analyse.simulate import (
     COUNTED,
     KNN_PER_POINT,
+    LAST,
     Measurements,
     added_parameters,
     million_parameters,
@@ -141,7 +142,7 @@ class Agreement:
         if epoch == "best":
             return found
         if epoch == "last":
-            rows = (self.measurements.checkpoint(entry, last=True) for entry in found)
+            rows = (self.measurements.checkpoint(entry, LAST) for entry in found)
             return [Entry(e.row, int(row["step"])) for e, row in zip(found, rows, strict=True)]
         at = [self._nearest(entry, float(epoch)) for entry in found]
         return [entry for entry in at if entry is not None]

@@ -102,6 +102,8 @@ def _check_kind(claim: Claim, where: str) -> None:
         raise UserError(f"{where}: right: needed beside `left`, or a `value`")
     if claim.kind == "approximately-equal" and "factor" in given:
         _check_factor(claim, where)
+    if claim.checkpoint == "last" and EPOCH in (*claim.by, claim.along):
+        raise UserError(f"{where}: checkpoint: not along `epoch`, where each is a place")
     if has_sides(claim) and (claim.along or claim.value is not None):
         raise UserError(f"{where}: left: not with `along` or `value`; hold settings fixed in `by`")
 

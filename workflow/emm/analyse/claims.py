@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emm.analyse.kinds import KINDS, Numbers
+from emm.analyse.kinds import KINDS, Numbers, pick_of
 from emm.analyse.places import EMM, OF_NETWORK, OF_SERIES, Entry, Group
 from emm.analyse.simulate import Draws, Measurements, quantiles
 from emm.documents import Claim
@@ -92,8 +92,8 @@ def _censored(numbers: Numbers, groups: Sequence[Group]) -> str:
 
 def _absent(numbers: Numbers, entries: Sequence[Entry]) -> int:
     """How many measurements are not there."""
-    before = numbers.claim.before_epoch
+    pick = pick_of(numbers.claim)
     known = numbers.claim.metric in OF_NETWORK
     return sum(
-        not known and numbers.measurements.checkpoint(entry, before) is None for entry in entries
+        not known and numbers.measurements.checkpoint(entry, pick) is None for entry in entries
     )

@@ -26,7 +26,7 @@ from emm.analyse.compare import (
 )
 from emm.analyse.names import is_metric
 from emm.analyse.places import SPREAD, Group, Place, has_sides, label
-from emm.analyse.simulate import DRAWS, UNKNOWN, Draws, Interval, Measurements
+from emm.analyse.simulate import DRAWS, UNKNOWN, Draws, Interval, Measurements, Pick
 from emm.documents import Claim
 
 ROUNDED = {  # %: a ratio counts as 0 or 100 % when it rounds to it
@@ -48,6 +48,11 @@ class Finding:
     published: float = np.nan
 
 
+def pick_of(claim: Claim) -> Pick:
+    """Which checkpoints a claim is about."""
+    return Pick(claim.before_epoch, claim.checkpoint == "last")
+
+
 class Numbers:
     """The numbers of a claim's places, and how they compare."""
 
@@ -59,7 +64,7 @@ class Numbers:
         """The number of a place."""
         if id(place) not in self._known:
             claim = self.claim
-            made = self.measurements.place(claim.metric, place, claim.over, claim.before_epoch)
+            made = self.measurements.place(claim.metric, place, claim.over, pick_of(claim))
             self._known[id(place)] = place, made
         return self._known[id(place)][1]
 

@@ -63,6 +63,14 @@ class Interval(NamedTuple):
     high: Draws
 
 
+class Pick(NamedTuple):
+    """Which checkpoint stands for an evaluation: the best or the last, up to a published epoch."""
+
+    before: float | None = None
+    last: bool = False
+
+
+BEST, LAST = Pick(), Pick(last=True)
 UNKNOWN = Interval(np.full(1 + DRAWS, -np.inf), np.full(1 + DRAWS, np.inf))
 
 
@@ -83,24 +91,21 @@ class Measurements:
         known = metric in OF_NETWORK
         return {entry.row.run_id for entry in entries if known or entry.evaluation in self._rows}
 
-    def checkpoint(
-        self, entry: Entry, before: float | None = None, last: bool = False
-    ) -> pd.Series | None:
-        """The row of the table that an entry stands for; None if there is none.
+    def checkpoint(self, entry: Entry, pick: Pick = BEST) -> pd.Series | None:
+        """The row of the table that an entry stands for, of equally good ones the last.
 
-        The best of those up to the published epoch `before`, the last of equals, or simply the last
-        one, unless the entry names its step.
+        An entry may name its step instead. None if there is no such row.
         """
         rows = self._rows.get(entry.evaluation)
         if rows is None:
             return None
         if entry.step is not None:
             rows = rows[rows["step"] == entry.step]
-        elif before is not None:
-            rows = rows[rows["epoch"] <= before * time_factor(entry.row) * (1 + 1e-9)]
+        elif pick.before is not None:
+            rows = rows[rows["epoch"] <= pick.before * time_factor(entry.row) * (1 + 1e-9)]
         if rows.empty:
             return None
-        return rows.iloc[-1] if last else rows.loc[best_checkpoint(rows["memorization_ratio"])]
+        return rows.iloc[-1] if pick.last else rows.loc[best_checkpoint(rows["memorization_ratio"])]
 
     def nearest(self, entry: Entry, epoch: float) -> tuple[int, float]:
         """Step and epoch of the measured checkpoint nearest to an epoch at the scale."""
@@ -109,32 +114,32 @@ class Measurements:
         return int(row["step"]), float(row["epoch"])
 
     def place(
-        self, metric: str, place: Place, over: str | None = None, before: float | None = None
+        self, metric: str, place: Place, over: str | None = None, pick: Pick = BEST
     ) -> Interval:
         """A place's number in the unit of its metric: %, grey levels, images, millions."""
         if len(place.items) > 1:
-            values = [self.item(metric, item, before) for item in place.items]
+            values = [self.item(metric, item, pick) for item in place.items]
             return _unbiased(metric, over, _over(over, values))
         if over in (None, "mean"):
-            return self.item(metric, place.items[0], before)
-        return self._over_seeds(metric, place.items[0], over, before)
+            return self.item(metric, place.items[0], pick)
+        return self._over_seeds(metric, place.items[0], over, pick)
 
-    def item(self, metric: str, item: Item, before: float | None = None) -> Interval:
+    def item(self, metric: str, item: Item, pick: Pick = BEST) -> Interval:
         """The same for runs that differ in seeds only: their mean; for the EMM, of a series."""
         if metric in OF_SERIES:
-            return self._of_series(metric, item, before)
-        values = [value for entry in item if (value := self._value(metric, entry, before))]
+            return self._of_series(metric, item, pick)
+        values = [value for entry in item if (value := self._value(metric, entry, pick))]
         return Interval(*np.mean(values, axis=0)) if values else UNKNOWN
 
-    def _over_seeds(self, metric: str, item: Item, over: str, before: float | None) -> Interval:
+    def _over_seeds(self, metric: str, item: Item, over: str, pick: Pick) -> Interval:
         """An extreme or the spread over seeds, which must not hold the error of seeds once more.
 
         The spread's draws are what it could be for ever more seeds: an inverse chi distribution.
         """
         if over in ("max", "min"):
-            values = [self.item(metric, (entry,), before) for entry in item]
+            values = [self.item(metric, (entry,), pick) for entry in item]
             return _unbiased(metric, over, _over(over, values))
-        values = [value for entry in item if (value := self._value(metric, entry, before))]
+        values = [value for entry in item if (value := self._value(metric, entry, pick))]
         if len(values) < 2:
             return Interval(np.zeros(1 + DRAWS), UNKNOWN.high)
         points = [value.low[0] for value in values]
@@ -143,11 +148,11 @@ class Measurements:
         freedom = len(values) - 1
         return _exact(spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS)), spread)
 
-    def _value(self, metric: str, entry: Entry, before: float | None) -> Interval | None:
+    def _value(self, metric: str, entry: Entry, pick: Pick) -> Interval | None:
         if metric in OF_NETWORK:
             of_network = million_parameters if metric == PARAMETERS else added_parameters
             return _constant(of_network(entry.row.settings))
-        row = self.checkpoint(entry, before)
+        row = self.checkpoint(entry, pick)
         if row is None or (metric != SPREAD and pd.isna(row.get(metric))):
             return None
         if metric in COUNTED:
@@ -199,17 +204,19 @@ class Measurements:
             drawn = np.sin(angle) ** 2
         return np.concatenate([[hits / samples], drawn])
 
-    def _of_series(self, metric: str, item: Item, before: float | None) -> Interval:
+    def _of_series(self, metric: str, item: Item, pick: Pick) -> Interval:
         """EMM of a series, linear in N as published; a bound where the sizes do not bracket it.
 
         Its capacity (Yoon et al. 2023, Def. 3.1) is that of its last checkpoints, of a curve that
         does not rise, interpolated in log N.
         """
         last = metric == CAPACITY
+        if last:
+            pick = pick._replace(last=True)
         curves: dict[int, list[Draws]] = {}
         samples: dict[int, float] = {}
         for entry in item:
-            row, size = self.checkpoint(entry, before, last), entry.row.settings[SIZE]
+            row, size = self.checkpoint(entry, pick), entry.row.settings[SIZE]
             if row is not None:
                 curves.setdefault(size, []).append(self.ratio(entry, row))
                 samples[size] = samples.get(size, 0) + row["n_samples"]

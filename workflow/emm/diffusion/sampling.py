@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import torch
 from torch import Tensor
 
 from emm.data.stage import Subset, read_subset
-from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion import SAMPLE_INDEX, shards
 from emm.diffusion.callables import make_denoiser
 from emm.diffusion.discrete import grey_levels
 from emm.diffusion.optimum import Optimum
 from emm.diffusion.precondition import PRECONDITIONINGS, karras_sigmas, to_uint8, to_unit
 from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
-from emm.files import read_arrays, write_arrays, write_text
+from emm.files import write_text
 from emm.given import OPTIMUM, OWN
 from emm.resolve import check_sampling
 from emm.sd import STABLE_DIFFUSION
@@ -28,7 +29,6 @@ from emm.spec import Recipe, digest, nested, parse
 from emm.train import checkpoint
 from emm.train.device import as_tensors, build_denoiser, choose_device
 from emm.train.given import check_code
-from emm.train.progress import Progress
 from emm.train.schedules import epoch_at, evaluated_steps, respaced
 from emm.train.stage import read_run, require_fit
 
@@ -59,25 +59,27 @@ def sample_run(
     subset = read_subset(subset_path)
     require_fit(subset, settings, subset_path)
     device = choose_device(recipe.train.device)
-    partial = output.with_name(f"{output.name}.partial")
+    unfinished = output.with_name(f"{output.name}.partial")
     token = digest([content["run"], content["made"]["date"], dict(evaluation)])
     others = {}
     if recipe.model.arch == STABLE_DIFFUSION:
         from emm.sd.sample import write_samples
 
         files = _checkpoint_files(run_path, content, settings)
-        others = write_samples(recipe, subset, files, partial, token, device, batch_size)
+        others = write_samples(
+            recipe, subset, files, unfinished, token, device, batch_size, content.get("base")
+        )
         steps = list(files)
     else:
         denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
-        steps = _write_samples(denoisers, recipe, subset, partial, token, device, batch_size)
+        steps = _write_samples(denoisers, recipe, subset, unfinished, token, device, batch_size)
     entries = [
         {"step": step, "epoch": epoch_at(step, settings), "file": sample_file(step)}
         for step in steps
     ]
     index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
-    write_text(partial / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
-    _publish(partial, output, {SAMPLE_INDEX, *map(sample_file, steps), *others.values()})
+    write_text(unfinished / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
+    _publish(unfinished, output, {SAMPLE_INDEX, *map(sample_file, steps), *others.values()})
 
 
 def _write_samples(
@@ -93,12 +95,14 @@ def _write_samples(
     noise, labels = draw_inputs(recipe, subset)
     steps = []
     for step, denoiser in denoisers:
-        path = folder / sample_file(step)
-        if not is_done(path, token):
-            with Progress(f"{path.stem}: image", len(noise)) as progress:
-                images = sample(denoiser, noise, labels, recipe, device, batch_size, progress)
-            extra = {} if labels is None else {"labels": labels.numpy()}
-            write_arrays(path, {"images": images, "token": np.str_(token), **extra})
+        shards.write_samples(
+            folder / sample_file(step),
+            len(noise),
+            partial(sample, denoiser, noise, labels, recipe, device, batch_size),
+            token=token,
+            batch_size=batch_size,
+            labels=None if labels is None else labels.numpy(),
+        )
         steps.append(step)
     return steps
 
@@ -108,21 +112,13 @@ def sample_file(step: int) -> str:
     return f"step-{step:08d}.npz"
 
 
-def is_done(path: Path, token: str) -> bool:
-    """Whether a file of samples is whole and belongs to this call."""
-    try:
-        return str(read_arrays(path).get("token")) == token
-    except UserError:
-        return False
-
-
-def _publish(partial: Path, output: Path, names: Set[str]) -> None:
-    """Make `partial` the output, without what an older or a killed call left in it."""
-    for path in list(partial.iterdir()):
+def _publish(folder: Path, output: Path, names: Set[str]) -> None:
+    """Make `folder` the output, without what an older or a killed call left in it."""
+    for path in list(folder.iterdir()):
         if path.name not in names:
             path.unlink()
     shutil.rmtree(output, ignore_errors=True)
-    partial.replace(output)
+    folder.replace(output)
 
 
 def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
@@ -217,24 +213,25 @@ def sample(
     recipe: Recipe,
     device: torch.device,
     batch_size: int,
-    report: Callable[[int], None] = lambda done: None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> np.ndarray:
-    """Images (N, H, W, C) uint8 from latents, by the recipe's sampler.
+    """Images (N, H, W, C) uint8 from latents, by the recipe's sampler; or those from start to stop.
 
     denoiser: D(x, sigma, labels), or a DiscreteDenoiser for the samplers of a discrete process.
-    `report` is told how many images are done. The last batch is filled up with repetitions: kernels
-    round differently for batches of another size, so image i would depend on how many images are
-    asked for. Another `batch_size` moves few components, by one grey level.
+    The last batch is filled up with repetitions: kernels round differently for batches of another
+    size, so image i would depend on how many images are asked for. Another `batch_size` moves few
+    components, by one grey level.
     """
+    stop = len(noise) if stop is None else stop
     draw = _sampler(denoiser, recipe)
     parts = []
-    for start in range(0, len(noise), batch_size):
-        part = torch.arange(start, start + batch_size).clamp(max=len(noise) - 1)
+    for first in range(start, stop, batch_size):
+        part = torch.arange(first, first + batch_size).clamp(max=len(noise) - 1)
         chosen = None if labels is None else labels[part].to(device)
         images = draw(noise[part].to(device), chosen, part)
         parts.append(images.permute(0, 2, 3, 1).cpu().numpy())
-        report(min(start + batch_size, len(noise)))
-    return np.concatenate(parts)[: len(noise)]
+    return np.concatenate(parts)[: stop - start]
 
 
 Sampler = Callable[[Tensor, Tensor | None, Tensor], Tensor]
@@ -273,6 +270,6 @@ def _noises(seed: int, part: Tensor, like: Tensor) -> Iterator[Tensor]:
     for step in itertools.count():
         drawn = []
         for block in blocks.tolist():
-            generator.manual_seed(derive(seed + block, "sampling", step))
+            generator.manual_seed(derive(derive(seed, "sampling", block), "sampling", step))
             drawn.append(torch.randn(shape, generator=generator, device=like.device))
         yield torch.cat(drawn)[rows]

@@ -1,6 +1,5 @@
 """U-Net of improved DDPM (Nichol and Dhariwal 2021), the network of Yoon et al. 2023."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -51,6 +50,7 @@ class IDDPMUNet(nn.Module):
             num_blocks=num_blocks,
             attention_levels=attention_levels,
             heads=heads,
+            groups=groups,
         )
         self.resolution, self.image_channels = resolution, image_channels
         self.channels, self.label_dim = channels, label_dim
@@ -199,11 +199,8 @@ def time_features(time: Tensor, count: int) -> Tensor:
 
 
 def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
-    """Group norm of as many groups as divide both `groups` and the channels.
-
-    Groups of a single channel would lose the brightness of an image.
-    """
-    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=NORM_EPS)
+    """Group norm of `groups`; single channels as groups would lose the brightness of an image."""
+    return nn.GroupNorm(groups, channels, eps=NORM_EPS)
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:

@@ -56,6 +56,16 @@ def ema_rate(rate: float, images: int, size: int, batch_size: int, warmup_epochs
     return ramp if rate == PUBLISHED_EMA else rate / PUBLISHED_EMA * ramp
 
 
+def check_ema(rate: float, size: int, batch_size: int, warmup_epochs: float) -> None:
+    """UserError where `ema_rate` ends at 1 or more: the average would run away."""
+    last = ema_rate(rate, 2**62, size, batch_size, warmup_epochs)
+    if last >= 1:
+        raise UserError(
+            f"train.ema {rate}: with train.ema_ramp epochs and train.batch_size {batch_size} the "
+            f"rate would end at {last:.6f}; use a smaller one, or ema_ramp steps or none"
+        )
+
+
 def _floored_hundredth(size: int) -> float:
     """size / 100 with the published floor; below 100 images, where the floor is 0, without it."""
     return size // 100 if size >= 100 else size / 100

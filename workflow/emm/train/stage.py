@@ -43,6 +43,7 @@ def train_run(
     require_fit(subset, flatten(recipe), subset_path)
     settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     steps = sorted({s for pair in record for s in _steps(pair, settings)})
+    _check_length(settings, steps[-1])
     if is_trained(settings):
         summary, steps = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
         checkpoints = [_entry(step, settings) for step in steps]
@@ -59,6 +60,16 @@ def train_run(
     }
     write_text(output, yaml.safe_dump(content, sort_keys=False))
     return content
+
+
+def _check_length(settings: Mapping[str, Any], last: int) -> None:
+    """A learning rate that falls to 0 does so at the end of train.epochs, which the id holds."""
+    if settings["train.lr_schedule"] != "constant" and last != evaluated_steps(settings)[-1]:
+        raise UserError(
+            f"--record: ends at step {last}, train.epochs {settings['train.epochs']:g} at step "
+            f"{evaluated_steps(settings)[-1]}; with train.lr_schedule "
+            f"{settings['train.lr_schedule']} both have to be the same"
+        )
 
 
 def require_fit(subset: Subset, settings: Mapping[str, Any], path: Path) -> None:
@@ -120,10 +131,10 @@ def _train(
             from emm.sd.finetune import fine_tune
 
             state, base = fine_tune(recipe, subset, plan, folder, device, progress)
-            about = {"base": str(base)}
+            about, key = {"base": base.record}, base.identity(key)
         else:
             state = train(denoiser, *as_tensors(subset, device), plan, folder, progress)
-    recorded = recorded_steps(folder, plan.identity, ema)
+    recorded = recorded_steps(folder, key, ema)
     rows = [row for row in state.metrics if row[0] <= recorded[-1]]
     _write_metrics(folder / "metrics.parquet", rows)
     summary = {
