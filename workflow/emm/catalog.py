@@ -5,7 +5,7 @@ the tests all get their lists here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,56 +27,11 @@ from emm.expansion import (
 from emm.filters import parse_filter, shows, value_of
 from emm.given import is_trained
 from emm.ids import dummy_settings, evaluation_settings, identity, run_id
+from emm.planned import PlannedFigure
 from emm.resolve import resolve, with_epochs
 from emm.runs import Evaluation, Row, Run, all_digits
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.yamlfile import load_yaml
-
-KEYS = {  # how a figure is read
-    "curve": "Bars and bands: 95 % intervals, or the standard deviation over seeds.",
-    "emm": "Dashed: 90 %. A bar at the bottom: the EMM's 95 % interval, below a dotted line at the "
-    "EMM; an arrow at the edge: the EMM lies beyond the sizes of the series.",
-    "points": "A point per run, with its 95 % interval.",
-    "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
-    "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
-    "capacity": "Bars: 95 % intervals. Dashed: the power law that fits best, with the 95 % interval"
-    " of its exponent. An arrow: beyond the sizes of the series.",
-    "examples": "The first training images of each data set.",
-}
-
-
-@dataclass(frozen=True)
-class PlannedFigure:
-    """A figure with its name and the rows that its experiment has.
-
-    parts: evaluations of its reference line and of the halves of a table, by field name.
-    """
-
-    name: str
-    experiment: str
-    figure: Figure
-    rows: tuple[Row, ...]
-    parts: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels of the figure in the report."""
-        return {"figure": self.name, "shows": self.figure.title}
-
-    @property
-    def caption(self) -> str:
-        """Caption in the report: what is shown and how to read it, and what the paper finds."""
-        figure = self.figure
-        key = KEYS["emm" if figure.emm else figure.plot]
-        lines = (figure.title, figure.source, figure.caption, self._weights, key)
-        return "\n\n".join(line for line in lines if line)
-
-    @property
-    def _weights(self) -> str:
-        """Which networks of others the figure shows."""
-        files = filter(None, (row.settings["model.weights"] for row in self.rows))
-        names = ", ".join(dict.fromkeys(f"``{Path(file).name}``" for file in files))
-        return f"Sampled here: {names}, which others trained." if names else ""
 
 
 @dataclass(frozen=True)

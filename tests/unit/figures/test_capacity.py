@@ -70,9 +70,9 @@ def test_the_slope_is_in_the_legend_and_the_table():
     assert low < 1 < high
     assert low < slope < high
     assert high - low < 0.6
-    assert labels(picture) == [
-        f"Memorization capacity, slope {slope:.2f} ({low:.2f} to {high:.2f})"
-    ]
+    expected = f"slope {slope:.2f} ({low:.2f} to {high:.2f}), fitted to 4 of 4 widths"
+    assert labels(picture) == [f"Memorization capacity\n{expected}"]
+    assert table[["n_fitted", "n_left_out"]].drop_duplicates().to_numpy().tolist() == [[4, 0]]
 
 
 def test_the_law_recovers_a_slope():
@@ -110,14 +110,37 @@ def test_capacities_beyond_the_sizes_are_arrows():
     low, high = picture.axes[0].get_ylim()
     assert low < 8 * 0.8
     assert high > 512 * 1.25
-    assert labels(picture)[0].startswith("EMM, slope 1.")
+    assert labels(picture)[0].startswith("EMM\nslope 1.")
+    assert labels(picture)[0].endswith(", fitted to 2 of 4 widths")
+    assert table[["n_fitted", "n_left_out"]].drop_duplicates().to_numpy().tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize(("capacities", "inside"), [((2, 60, 5000, 5000), 1), ((2, 2, 2, 5000), 0)])
+def test_fewer_than_two_points_inside_the_sizes_have_no_law(capacities, inside):
+    picture, table = drawn(rows(capacities), y="memorization_capacity")
+    assert (table["status"] == "bracketed").sum() == inside
+    expected = f"Memorization capacity\nno slope, {inside} of 4 widths inside the sizes"
+    assert labels(picture) == [expected]
+    assert not any(line.is_dashed() for line in picture.axes[0].lines)
+    assert table[["slope", "slope_low", "slope_high"]].isna().all(axis=None)
+    assert (table["n_left_out"] == 4 - inside).all()
+
+
+def test_a_law_is_fitted_to_the_points_inside_the_sizes():
+    """Leaving out the arrows: the law is that of a figure which has only the others."""
+    picture, table = drawn(OPEN, y="emm")
+    kept = OPEN[OPEN["model.channels"].isin(WIDTHS[1:3])]
+    other, alone = drawn(kept, y="emm")
+    assert table["slope"].iloc[0] == pytest.approx(alone["slope"].iloc[0])
+    assert labels(other)[0].endswith(", fitted to 2 of 2 widths")
+    assert "2 of 4" in labels(picture)[0]
 
 
 def test_hue_separates_lines():
     kinds = pd.concat([ROWS, rows((50, 100, 200, 400), "true")])
     picture, table = drawn(kinds, hue="labels.kind")
     assert table.groupby(["labels.kind", "measure"]).ngroups == 4
-    assert [label.split(",")[0] for label in labels(picture)] == [
+    assert [label.split("\n")[0] for label in labels(picture)] == [
         "EMM: unconditional",
         "Memorization capacity: unconditional",
         "EMM: true labels",

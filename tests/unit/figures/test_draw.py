@@ -154,6 +154,18 @@ def test_csv_is_what_was_drawn(tmp_path):
     assert (csv["interval"] == "95 %").all()
 
 
+def test_csv_holds_what_all_of_it_shares(tmp_path):
+    """A setting that is drawn keeps the values drawn."""
+    figure, memorization = curve_figure("labels")
+    shared = {"eval.guidance": 1.5, "data.size": 7}
+    csv = draw(figure, memorization, None, None, tmp_path / "fig", shared=shared)[-1]
+    table, alone = (
+        pd.read_csv(path) for path in (csv, draw(figure, memorization, None, None, csv)[-1])
+    )
+    assert (table["eval.guidance"] == 1.5).all()
+    pd.testing.assert_frame_equal(table.drop(columns="eval.guidance"), alone)
+
+
 def test_emm_marks_stand_at_the_emm():
     figure, memorization = curve_figure("labels")
     emm = emm_table(memorization)

@@ -1,6 +1,7 @@
 """Captions and the summary: what they say, and that they are valid reStructuredText."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -8,12 +9,15 @@ from docutils.core import publish_parts
 from typer.testing import CliRunner
 
 from emm.analyse.parquet import write_table
-from emm.catalog import PlannedFigure, load
+from emm.catalog import load
 from emm.cli import app
 from emm.documents import Figure, Scale
 from emm.errors import UserError
+from emm.planned import PlannedFigure
 from emm.report.captions import caption, summary
 from emm.report.stage import write_pages
+from emm.runs import Row
+from emm.spec import DEFAULTS
 
 SCALE = Scale(title="Digits_ on *a* laptop", comparable=False)
 SETTINGS = {"source": "Gu et al. 2023, Fig. 5a", "caption": "In the paper labels help."}
@@ -23,6 +27,13 @@ EMM = ("emm", "emm_low", "emm_high", "emm_status", "emm_bound")
 def figure(**changed) -> PlannedFigure:
     content = {"title": "Labels", "plot": "curve", "hue": "labels.kind", "emm": True}
     return PlannedFigure("fig5a", "conditioning", Figure(**SETTINGS | content | changed), ())
+
+
+def row() -> Row:
+    """A row of an experiment whose guidance a scale has lowered."""
+    settings = DEFAULTS | {"data.size": 10}
+    published, scaled = (settings | {"eval.guidance": value} for value in (7.5, 1.5))
+    return Row("conditioning", published, scaled, "run", "evaluation")
 
 
 def shown(text: str) -> str:
@@ -67,6 +78,14 @@ def test_one_series_has_no_name(replication, drawn):
     table.to_csv(drawn, index=False)
     text = shown(caption(figure(hue=None), drawn, replication, SCALE))
     assert "EMM: 24.8 images (95 % interval 22.4 to 27.2)" in text.splitlines()
+
+
+def test_what_all_series_share_names_none_of_them(replication, drawn):
+    pd.read_csv(drawn).assign(**{"eval.guidance": 1.5}).to_csv(drawn, index=False)
+    planned = replace(figure(where={"eval.guidance": 7.5}), rows=(row(),))
+    assert planned.shared["eval.guidance"] == 1.5
+    text = shown(caption(planned, drawn, replication, SCALE))
+    assert "EMM, unique labels: ≥ 20 images" in text.splitlines()
 
 
 def test_emm_of_the_last_checkpoints(replication, drawn):

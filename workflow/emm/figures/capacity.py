@@ -43,13 +43,19 @@ class Line:
     points: pd.DataFrame
     law: Law | None
 
+    @property
+    def fitted(self) -> int:
+        """How many of its points are bracketed: those beyond the sizes are left out of the law."""
+        return int((self.points["status"] == "bracketed").sum())
+
 
 def capacity(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
     """The picture of a capacity figure and a table with a row per point.
 
     Both axes are logarithmic. Bars are 95 % intervals of the bootstrap as far as the sizes reach;
-    an arrow starts at the largest or smallest size where these do not bracket a capacity. UserError
-    when a point would mix different settings.
+    an arrow starts at the largest or smallest size where these do not bracket a capacity. Legend
+    and table tell how many points a law is fitted to. UserError when a point would mix different
+    settings.
     """
     lines = _lines(figure, memorization)
     picture, axes = style.panel()
@@ -59,7 +65,7 @@ def capacity(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.Da
         look = {"color": colours[_colour(figure, line)], "marker": MARKERS[line.measure]}
         aside = ASIDE ** (rank - (len(lines) - 1) / 2)
         handles.append(_draw(axes, line, look, aside))
-        labels.append(_label(line))
+        labels.append(_label(figure, line))
     _axes(axes, figure, lines)
     style.legend_above(picture, handles, labels)
     style.thin_labels(picture, axes.xaxis)
@@ -96,6 +102,7 @@ def _points(figure: Figure, rows: pd.DataFrame, measure: str) -> pd.DataFrame:
 def fit(points: pd.DataFrame) -> Law | None:
     """Weighted least squares of log capacity on log x, over the points that are bracketed.
 
+    Leaving out the others is informative: the sizes cut off the largest and smallest capacities.
     Weights are inverse variances of the logarithms of the draws inside the sizes. The interval of
     the slope is that of the fits of the draws; a draw that leaves the sizes leaves the slope open
     on the side that it pulls to. None for fewer than two points.
@@ -176,20 +183,25 @@ def _colour(figure: Figure, line: Line) -> Any:
     return line.key.get(figure.hue, line.measure)
 
 
-def _label(line: Line) -> str:
+def _label(figure: Figure, line: Line) -> str:
+    """The name of a line, and below it its law with the points that this is fitted to."""
     name = ": ".join(filter(None, [metric(line.measure).name, series_label(line.key)]))
+    noun = "widths" if figure.x == "model.channels" else "points"
+    count = f"{line.fitted} of {len(line.points)} {noun}"
     if line.law is None:
-        return name
+        return f"{name}\nno slope, {count} inside the sizes"
     low, high = line.law.low, line.law.high
     ends = f"{low:.2f} to {high:.2f}"
     if not np.isfinite([low, high]).all():
         ends = f"{low:.2f} or more" if np.isfinite(low) else f"{high:.2f} or less"
     known = np.isfinite([low, high]).any()
-    return f"{name}, slope {line.law.slope:.2f} ({ends if known else 'interval open'})"
+    law = f"slope {line.law.slope:.2f} ({ends if known else 'interval open'})"
+    return f"{name}\n{law}, fitted to {count}"
 
 
 def _table(figure: Figure, line: Line) -> pd.DataFrame:
     law = line.law or Law(*[np.nan] * 4)
     about = {"slope": law.slope, "slope_low": law.low, "slope_high": law.high}
+    about |= {"n_fitted": line.fitted, "n_left_out": len(line.points) - line.fitted}
     table = line.points.rename(columns={"x": figure.x})
     return table.assign(measure=line.measure, **{**line.key, **about})

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,13 +34,14 @@ def draw(
     galleries: Galleries | None,
     stem: Path,
     parts: Parts | None = None,
+    shared: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write a figure as stem.svg, .pdf, .png and .csv (the values drawn); a table also as text.
 
     memorization, emm: the tables of that name. galleries: sample pictures by evaluation, for
     grids; training sets by evaluation, for examples. parts: evaluations of the figure's `reference`
-    and of its `halves`. The same input gives the same bytes. UserError when there is nothing to
-    draw.
+    and of its `halves`. shared: settings of all that is drawn, which go into the csv too. The same
+    input gives the same bytes. UserError when there is nothing to draw.
     """
     try:
         with style.paper():
@@ -49,6 +51,7 @@ def draw(
             paths = [_save(picture, figure, stem, suffix) for suffix in UNDATED]
     except UserError as error:
         raise UserError(f"figure {stem.name}: {error}") from error
+    drawn = drawn.assign(**{k: v for k, v in (shared or {}).items() if k not in drawn})
     texts = {"csv": drawn.to_csv(index=False, float_format="%.10g"), **texts}
     return paths + [_write(stem, suffix, text) for suffix, text in texts.items()]
 

@@ -6,11 +6,12 @@ import pandas as pd
 
 from emm.analyse.parquet import read_table
 from emm.analyse.places import samples_at_scale
-from emm.catalog import Catalog, PlannedFigure
+from emm.catalog import Catalog
 from emm.data.stage import Subset, read_subset
 from emm.errors import UserError
 from emm.figures.draw import draw
 from emm.files import read_arrays
+from emm.planned import PlannedFigure
 from emm.spec import suggestion
 
 
@@ -27,7 +28,7 @@ def draw_figure(
     pictures = PICTURES.get(planned.figure.plot, lambda *_: None)(catalog, planned)
     chosen = {"where": {}, "sample_sizes": sample_sizes(planned)}  # the catalog has the rows
     figure = planned.figure.model_copy(update=chosen)
-    return draw(figure, rows, read_table(emm), pictures, stem, planned.parts)
+    return draw(figure, rows, read_table(emm), pictures, stem, planned.parts, planned.shared)
 
 
 def sample_sizes(planned: PlannedFigure) -> list[int]:

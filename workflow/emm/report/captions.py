@@ -9,10 +9,10 @@ import pandas as pd
 from emm.analyse.names import plain_text, series_label
 from emm.analyse.series import grouped
 from emm.analyse.summary import emm_interval, emm_text
-from emm.catalog import PlannedFigure
-from emm.documents import Figure, Scale
+from emm.documents import Scale
 from emm.figures.select import emm_column
 from emm.files import checked
+from emm.planned import PlannedFigure
 from emm.report.verdicts import (
     KINDS,
     VERDICTS,
@@ -34,7 +34,7 @@ def caption(planned: PlannedFigure, drawn: Path, table: pd.DataFrame, scale: Sca
     table, whose claims and values at this figure are told.
     """
     about = table[[_belongs(name, planned.name) for name in table["figure"]]]
-    found = [*_emms(planned.figure, drawn), *_claims(about), *_values(about)]
+    found = [*_emms(planned, drawn), *_claims(about), *_values(about)]
     heading = f"**What we found** ({escaped(scale.title)}):"
     return "\n\n".join([planned.caption, heading, "\n".join(found)] if found else [planned.caption])
 
@@ -76,13 +76,13 @@ def _values(about: pd.DataFrame) -> Iterator[str]:
         yield f"- Published values: {listed(numbers)}"
 
 
-def _emms(figure: Figure, drawn: Path) -> Iterator[str]:
-    """A line per series whose EMM the figure marks."""
-    name = emm_column(figure)
+def _emms(planned: PlannedFigure, drawn: Path) -> Iterator[str]:
+    """A line per series whose EMM the figure marks; what all of them share goes unsaid."""
+    figure, name = planned.figure, emm_column(planned.figure)
     table = checked(drawn, _read_csv)
     if name not in table:
         return
-    keys = [key for key in table if "." in key and key != figure.x]
+    keys = [key for key in table if "." in key and key not in (figure.x, *planned.shared)]
     for settings, rows in grouped(table, keys):
         label = plain_text(series_label(settings))
         yield f"- {joined(('EMM', escaped(label)))}: {_emm(rows, name, figure.x)}"

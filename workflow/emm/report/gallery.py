@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from emm.catalog import Catalog, PlannedFigure
+from emm.catalog import Catalog
 from emm.errors import UserError
 from emm.files import atomic_path, write_text
+from emm.planned import PlannedFigure
 from emm.report.captions import caption, summary
 from emm.report.verdicts import read_replication
 

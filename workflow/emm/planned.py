@@ -1,0 +1,110 @@
+"""Figures as they are planned: their rows, and the caption that follows from these."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emm.analyse.names import labelled, plain_text, value_name
+from emm.documents import Figure
+from emm.masks import DERIVED, derived
+from emm.runs import Row
+
+KEYS = {  # how a figure is read
+    "curve": "Bars and bands: 95 % intervals, or the standard deviation over seeds.",
+    "emm": "Dashed: 90 %. A bar at the bottom: the EMM's 95 % interval, below a dotted line at the "
+    "EMM; an arrow at the edge: the EMM lies beyond the sizes of the series.",
+    "points": "A point per run, with its 95 % interval.",
+    "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
+    "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
+    "capacity": "Bars: 95 % intervals. An arrow: beyond the sizes of the series. Dashed: the power "
+    "law that fits the other points best, with the 95 % interval of its exponent and their number; "
+    "leaving out arrows can bend it.",
+    "examples": "The first training images of each data set.",
+}
+DATA = (  # settings that a caption tells of every figure
+    *("data.dataset", "data.resolution", "data.only_class", "data.size"),
+    *("data.dummy", "data.dummy_size", "model.base"),
+)
+
+
+@dataclass(frozen=True)
+class PlannedFigure:
+    """A figure with its name and the rows that its experiment has.
+
+    parts: evaluations of its reference line and of the halves of a table, by field name.
+    """
+
+    name: str
+    experiment: str
+    figure: Figure
+    rows: tuple[Row, ...]
+    parts: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the figure in the report."""
+        return {"figure": self.name, "shows": self.figure.title}
+
+    @property
+    def caption(self) -> str:
+        """Caption in the report: what is shown and how to read it, and what the paper finds."""
+        figure = self.figure
+        key = KEYS["emm" if figure.emm else figure.plot]
+        lines = (figure.title, figure.source, figure.caption, self._as_run, self._weights, key)
+        return "\n\n".join(line for line in lines if line)
+
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """Settings of its data and of its filter that all rows share, as run at this scale.
+
+        What is absent (a base model, dummies) is left out, but for a number that is asked for.
+        """
+        asked, found = self.figure.where, {}
+        for name in dict.fromkeys((*DATA, *asked)):
+            values = {_as_run(row, name) for row in self.rows}
+            if (
+                len(values) == 1
+                and (value := values.pop()) is not None
+                and (value or name in asked)
+            ):
+                found[name] = value
+        return found
+
+    @property
+    def _as_run(self) -> str:
+        """What a caption written for the paper cannot tell, as a scale changes it."""
+        texts = (_said(name, value, self.shared) for name, value in self.shared.items())
+        text = ", ".join(filter(None, texts))
+        return f"As run: {text}." if text else ""
+
+    @property
+    def _weights(self) -> str:
+        """Which networks of others the figure shows."""
+        files = filter(None, (row.settings["model.weights"] for row in self.rows))
+        names = ", ".join(dict.fromkeys(f"``{Path(file).name}``" for file in files))
+        return f"Sampled here: {names}, which others trained." if names else ""
+
+
+def _as_run(row: Row, name: str) -> Any:
+    return derived(row.settings)[name] if name in DERIVED else row.settings[name]
+
+
+def _said(name: str, value: Any, shared: Mapping[str, Any]) -> str:
+    """A setting in the words of a caption; empty for what another says."""
+    text = value_name(name, value)
+    if name == "data.dummy" and "data.dummy_size" in shared:
+        return ""
+    if name == "data.dummy_size":
+        kind = value_name("data.dummy", shared["data.dummy"]) if "data.dummy" in shared else ""
+        return f"{text} {kind or 'dummies'}" if value else "no dummies"
+    special = {
+        "data.resolution": f"{text}×{text} pixels",  # noqa: RUF001
+        "data.only_class": f"only the class ``{text}``",
+        "data.size": f"{text} training images",
+        "train.epochs": f"{text} epochs",
+        "model.time_embedding": f"{text} time embedding",
+        "model.base": f"base model ``{text}``",
+    }
+    return special.get(name) or plain_text(labelled(name, value))
