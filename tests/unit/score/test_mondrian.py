@@ -1,5 +1,6 @@
 """Mondrian samples: found in any geometry, told from noise, and their copies of layouts counted."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from emm.score.mondrian import (
     COLUMNS,
     SHARES,
     Crosses,
+    Layouts,
     copies_layout,
     cross_lines,
     crosses_of,
@@ -38,6 +40,11 @@ def drawn(name: str, count: int, seed: int) -> tuple[np.ndarray, Crosses]:
     settings |= {"data.dataset": "mondrian", "data.cross_margin": margin}
     images = mondrian(count, seed, resolution=resolution, **about)
     return images, crosses_of(settings, resolution)
+
+
+def apart(count: int) -> np.ndarray:
+    """Squared distances (N, 2) of samples that are no copies."""
+    return np.full((count, 2), 10**6)
 
 
 def on_cross(images: np.ndarray, name: str) -> np.ndarray:
@@ -107,19 +114,63 @@ def test_copies_of_layouts_are_hardly_ever_memorized(name, least, most):
     assert not memorized[400:].any()
     assert 0.95 < np.median(ratio[400:]) < 0.99
     known = find_layouts(training, crosses)
-    assert copies_layout(find_layouts(copies, crosses), known).all()
-    assert not copies_layout(find_layouts(fresh, crosses), known).any()
+    assert copies_layout(find_layouts(copies, crosses), known, found[:400]).all()
+    assert not copies_layout(find_layouts(fresh, crosses), known, found[400:]).any()
+
+
+@pytest.mark.parametrize(("name", "count"), [("random-1", 300), ("small", 16), ("edge", 60)])
+def test_whoever_copies_an_image_copies_its_layout(name, count):
+    """Noise on pixels, and colours that are off: up to where some are still memorized."""
+    training, crosses = drawn(name, count, 1)
+    known, rng = find_layouts(training, crosses), np.random.default_rng(0)
+    source = training[rng.integers(0, count, 300)]
+    for kind, spread in itertools.product(("pixels", "colours"), (10, 20, 30)):
+        noise = rng.normal(0, spread, source.shape)
+        if kind == "colours":
+            noise = evened(noise, find_layouts(source, crosses), crosses.width)
+        samples = (source + noise).clip(0, 255).astype(np.uint8)
+        layouts, found = find_layouts(samples, crosses), two_nearest(samples, training, xp=np)
+        distances, shown = found.squared_distances, is_mondrian(layouts)
+        memorized = is_memorized(distances) & shown
+        assert memorized.any() or (kind, spread) == ("pixels", 30)  # no longer Mondrian images
+        assert copies_layout(layouts, known, distances)[memorized].all(), (kind, spread)
+        facts = summarise(samples, layouts, distances, known, crosses)
+        if shown.any():
+            assert facts["layout_copy_ratio"] >= facts["mondrian_memorization_ratio"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("small", 16), ("small", 64), ("edge", 60)])
+def test_fresh_images_copy_no_layout(name, count):
+    training, crosses = drawn(name, count, 1)
+    fresh, _ = drawn(name, 2000, 2)
+    found = two_nearest(fresh, training, xp=np).squared_distances
+    known = find_layouts(training, crosses)
+    assert not copies_layout(find_layouts(fresh, crosses), known, found).any()
+
+
+def evened(noise: np.ndarray, layouts: Layouts, width: int) -> np.ndarray:
+    """The first noise of each quadrant on all of it: its colour is off, its pixels agree."""
+    result = np.zeros_like(noise)
+    for one, made, (row, column) in zip(result, noise, layouts.starts, strict=True):
+        for rows in (slice(None, row), slice(row + width, None)):
+            for columns in (slice(None, column), slice(column + width, None)):
+                one[rows, columns] = made[rows, columns][:1, :1]
+    return result
 
 
 def test_a_layout_is_copied_where_position_and_colours_are():
     images, crosses = drawn("random-1", 20, 1)
     known = find_layouts(images, crosses)
-    shade = np.where(images < 128, 1, -1)
-    for step, expected in ((31, True), (33, False)):
+    shade, inside = np.where(images < 128, 1, -1), 3 * (32 - 1) ** 2
+    for step in (10, 20, 30, 40):
         shifted = (images + step * shade).astype(np.uint8)
-        assert (copies_layout(find_layouts(shifted, crosses), known) == expected).all()
+        found = two_nearest(shifted, images, xp=np).squared_distances
+        expected = 9 * step**2 * inside < found[:, 1]
+        layouts = find_layouts(shifted, crosses)
+        assert (copies_layout(layouts, known, found) == expected).all()
     rolled = np.roll(images, 1, axis=1)
-    assert not copies_layout(find_layouts(rolled, crosses), known).any()
+    found = two_nearest(rolled, images, xp=np).squared_distances
+    assert not copies_layout(find_layouts(rolled, crosses), known, found).any()
 
 
 def test_summary_counts_mondrian_samples_only():
@@ -128,10 +179,10 @@ def test_summary_counts_mondrian_samples_only():
     samples = np.concatenate(
         [training[:3], redrawn(training[3:5], "random-1"), fresh, gaussian_mixture(95, 1)]
     )
-    memorized = np.arange(600) < 3
-    memorized[-1] = True  # of another kind
+    distances = np.where(np.arange(600) < 3, 0, 10**6)[:, None] + [0, 10**6]
+    distances[-1] = 0, 1  # memorized, of another kind
     known = find_layouts(training, crosses)
-    found = summarise(samples, find_layouts(samples, crosses), memorized, known, crosses)
+    found = summarise(samples, find_layouts(samples, crosses), distances, known, crosses)
     assert list(found) == list(COLUMNS)
     assert (found["n_mondrian"], found["n_memorized_mondrian"]) == (505, 3)
     assert found["mondrian_ratio"] == 505 / 600
@@ -156,7 +207,7 @@ def test_what_is_not_random_shows():
     smooth[mask] = np.broadcast_to(ramp[:, None] // 2 + ramp // 2, mask.shape)[mask][:, None]
     kept = images[(layouts.starts[:, 0] > 14)]
     facts = [
-        summarise(part, at := find_layouts(part, crosses), np.zeros(len(part), bool), at, crosses)
+        summarise(part, at := find_layouts(part, crosses), apart(len(part)), at, crosses)
         for part in (images, dark, smooth, kept)
     ]
     even, dimmed, smoothed, lower = facts
@@ -170,7 +221,7 @@ def test_what_is_not_random_shows():
 def test_few_positions_tell_nothing(name, count):
     images, crosses = drawn(name, count, 1)
     layouts = find_layouts(images, crosses)
-    found = summarise(images, layouts, np.zeros(count, bool), layouts, crosses)
+    found = summarise(images, layouts, apart(count), layouts, crosses)
     assert math.isnan(found["position_p"])
 
 
@@ -178,7 +229,7 @@ def test_without_mondrian_samples_all_but_their_number_is_unknown():
     training, crosses = drawn("random-1", 20, 1)
     samples = random_ink(30, 1)
     known = find_layouts(training, crosses)
-    found = summarise(samples, find_layouts(samples, crosses), np.ones(30, bool), known, crosses)
+    found = summarise(samples, find_layouts(samples, crosses), apart(30), known, crosses)
     assert [found[name] for name in COLUMNS[:4]] == [0, 0, 0, 0]
     assert 0 < found["mondrian_ratio_high"] < 0.15
     assert all(math.isnan(found[name]) for name in COLUMNS[5:])

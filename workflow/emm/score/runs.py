@@ -89,7 +89,7 @@ def _score(
         table = ScoreTable(
             entry["epoch"], entry["step"], settings["train.ema"], result, arrays.get("labels")
         )
-        about = classify(images, result.memorized)
+        about = classify(images, result.neighbours.squared_distances)
         yield replace(table, **about | {"facts": about["facts"] | compare(images)})
 
 
@@ -105,12 +105,12 @@ def _classifier(settings: Mapping[str, Any], subset: Subset) -> Classifier:
     """Finds the Mondrian images among samples, where the data of a run are of this kind."""
     crosses = mondrian.crosses_of(settings, subset.images.shape[1])
     if crosses is None:
-        return lambda images, memorized: {"facts": dict.fromkeys(mondrian.COLUMNS, np.nan)}
+        return lambda images, distances: {"facts": dict.fromkeys(mondrian.COLUMNS, np.nan)}
     known = mondrian.find_layouts(subset.images[~subset.is_dummy], crosses)
 
-    def classify(images: np.ndarray, memorized: np.ndarray) -> dict[str, Any]:
+    def classify(images: np.ndarray, distances: np.ndarray) -> dict[str, Any]:
         found = mondrian.find_layouts(images, crosses)
-        facts = mondrian.summarise(images, found, memorized, known, crosses)
+        facts = mondrian.summarise(images, found, distances, known, crosses)
         return {"mondrian": mondrian.is_mondrian(found), "facts": facts}
 
     return classify
