@@ -15,7 +15,6 @@ from emm.sd.base import (
     decode_latents,
     encode_images,
     encode_prompts,
-    find_base,
     load_base,
     require_extra,
 )
@@ -48,22 +47,6 @@ def test_weights_of_half_precision_are_read_as_fp32(copy):
     encoder.save_pretrained(copy / "text_encoder")
     loaded = load_base(copy, CPU)
     assert next(loaded.text_encoder.parameters()).dtype == torch.float32
-
-
-def test_a_folder_is_found_by_its_path(copy, tmp_path):
-    assert find_base(str(copy), tmp_path) == copy
-    assert find_base("tiny", tmp_path) == tmp_path / "base"
-
-
-@pytest.mark.parametrize("name", ["nobody/nothing", "nobody/nothing@abc123", "./no/such/folder"])
-def test_what_is_neither_here_nor_downloaded(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError) as caught:
-        find_base(name, tmp_path)
-    message = str(caught.value)
-    assert message.startswith(f"model.base {name}: neither a folder nor to be had from the hub (")
-    assert message.endswith("(docs/stable-diffusion.md)")
-    assert "\n" not in message
 
 
 def test_without_the_extra(monkeypatch):

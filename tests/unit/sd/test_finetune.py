@@ -1,6 +1,8 @@
 """Fine-tuning against diffusers' own tools, and trainings that are stopped."""
 
 import dataclasses
+import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,7 +27,7 @@ def tune(folder, digits, recipe_of):
     def run(
         path: Path, *snapshots: int, size: int = 10, report=lambda *_: None, **changed
     ) -> State:
-        recipe = recipe_of(model__base=str(folder), **changed)
+        recipe = recipe_of(**{"model__base": str(folder), **changed})
         padded = -(size // -recipe.train.batch_size) * recipe.train.batch_size
         plan = Plan("tests", recipe.train, padded, (recipe.train.ema,), snapshots)
         return fine_tune(recipe, digits(size), plan, path, CPU, report)[0]
@@ -191,6 +193,17 @@ def test_stopped_and_resumed_bit_for_bit(tmp_path, tune, capfd):
     for step in (3, 7):
         files = [checkpoint_path(tmp_path / name, step) for name in ("whole", "stopped")]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_training_does_not_go_on_with_another_base(tmp_path, tune, folder, capfd):
+    tune(tmp_path / "run", 3)
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    tune(tmp_path / "run", 7, model__base=str(other))
+    assert "resumed at step 3 of 7" in capfd.readouterr().err
+    config = other / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 1.0}))
+    tune(tmp_path / "run", 9, model__base=str(other))
+    assert "not resumed from it" in capfd.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, tune, digits, monkeypatch):

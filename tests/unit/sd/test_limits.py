@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from emm import catalog
+from emm.analyse.published import load_published, published_files
 from emm.errors import UserError
 from emm.ids import identity, run_id
 from emm.resolve import resolve
@@ -107,12 +108,23 @@ def test_table_6_as_published():
     assert {len(run.evaluations) for run in paper.runs.values()} == {2}
     last = sorted({max(run.snapshots) for run in paper.runs.values()})
     assert last == [20_000, 40_000, 80_000]
-    assert {"table6", "table6_reconstructed", "table6_unguided", "table6_images"} <= set(
-        paper.figures
-    )
+    shown = {name: paper.figures[name].figure.epoch for name in paper.figures if "table6" in name}
+    assert shown == {
+        **dict.fromkeys(("table6", "table6_reconstructed", "table6_unguided"), "last"),
+        **dict.fromkeys(("table6_best", "table6_images"), "best"),
+    }
     quick = catalog.load({"scale": "quick", "experiments": "stable_diffusion"})
     assert len(quick.runs) == 6
     assert {run.settings["model.base"] for run in quick.runs.values()} == {"tiny"}
+
+
+def test_published_values_are_compared_with_the_last_checkpoint():
+    found = {path.stem: load_published(path) for path in published_files()}
+    values = [value for value in found["gu2023"].values if value.figure == "table6"]
+    assert [value.run["eval.epoch"] for value in values] == ["last"] * 6
+    paper = catalog.load({"scale": "paper", "experiments": "stable_diffusion"})
+    claims = paper.experiments["stable_diffusion"].claims.values()
+    assert {claim.checkpoint for claim in claims} == {"last"}
 
 
 def test_planning_imports_no_heavy_library():

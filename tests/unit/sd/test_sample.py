@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 
 from emm.analyse.parquet import read_table
 from emm.data.stage import write_subset
+from emm.diffusion import shards
 from emm.diffusion.sampling import load_average, sample_run
 from emm.errors import Interrupted, UserError
 from emm.files import read_arrays
@@ -19,8 +21,9 @@ from emm.ids import EVALUATION_KEYS
 from emm.score.reconstructed import COLUMNS
 from emm.score.runs import score_run
 from emm.score.stage import score_arrays
-from emm.sd import sample
 from emm.sd.base import decode_latents, encode_prompts, load_base
+from emm.sd.finetune import autocast
+from emm.sd.origin import fingerprint
 from emm.sd.sample import Painter, make_pipeline, reconstructions
 from emm.spec import among
 from emm.train.stage import train_run
@@ -39,7 +42,9 @@ def painter(base, digits, recipe_of):
 
 
 def draw(painter: Painter, folder: Path, token: str = "now") -> np.ndarray:
-    return painter.draw(folder / "step-1.npz", token, lambda done: None)
+    path, count = folder / "step-1.npz", painter.recipe.eval.num_samples
+    shards.write_samples(path, count, painter.draw, token=token, batch_size=painter.batch_size)
+    return read_arrays(path)["images"]
 
 
 def test_the_sampler_does_not_clip_latents(base):
@@ -88,9 +93,43 @@ def test_images_are_those_of_ddim(tmp_path, base, painter, guidance):
         assert expected.std() > 1
 
 
+def by_hand(base, painter: Painter, latents: torch.Tensor, step: int) -> torch.Tensor:
+    """Noise found with guidance of 7.5, combined in whatever the U-Net returns."""
+    words = torch.cat([painter.unconditional.expand(4, -1, -1), painter.prompts.expand(4, -1, -1)])
+    with torch.no_grad(), autocast(CPU, "bf16"):
+        found = base.unet(torch.cat([latents] * 2), step, words).sample
+    assert found.dtype == torch.bfloat16
+    return found
+
+
+def guided(found: torch.Tensor) -> torch.Tensor:
+    plain, prompted = found.chunk(2)
+    return plain + 7.5 * (prompted - plain)
+
+
+def test_a_unet_in_bf16_is_guided_in_fp32(base, painter, monkeypatch):
+    maker = painter(train__precision="bf16", eval__num_samples=4)
+    steps, step = [], maker.pipeline.scheduler.step
+
+    def spied(found, time, latents, **options):
+        after = step(found, time, latents, **options)
+        steps.append((found, int(time), latents, after[0]))
+        return after
+
+    monkeypatch.setattr(maker.pipeline.scheduler, "step", spied)
+    maker.draw(0, 4)
+    assert [time for _, time, _, _ in steps] == [667, 334, 1]
+    for found, time, latents, after in steps:
+        assert {found.dtype, latents.dtype, after.dtype} == {torch.float32}
+        raw = by_hand(base, maker, latents, time)
+        torch.testing.assert_close(found, guided(raw.float()), rtol=1e-6, atol=1e-6)
+        assert (found - guided(raw)).abs().max() > 1e-3
+    assert not base.unet._forward_hooks  # of a training that follows
+
+
 def test_a_sample_depends_on_neither_count_nor_shards(tmp_path, painter, monkeypatch):
     few = draw(painter(eval__num_samples=6), tmp_path / "few")
-    monkeypatch.setattr(sample, "SHARD", 4)
+    monkeypatch.setattr(shards, "SHARD", 4)
     many = draw(painter(eval__num_samples=9), tmp_path / "many")
     np.testing.assert_array_equal(few, many[:6])
     assert len(np.unique(many.reshape(9, -1), axis=0)) == 9
@@ -99,7 +138,7 @@ def test_a_sample_depends_on_neither_count_nor_shards(tmp_path, painter, monkeyp
 
 
 def test_shards_of_a_stopped_call_are_kept(tmp_path, painter, monkeypatch):
-    monkeypatch.setattr(sample, "SHARD", 4)
+    monkeypatch.setattr(shards, "SHARD", 4)
     whole = draw(painter(eval__num_samples=10), tmp_path / "whole")
     drawn, calls = Painter._batch, []
 
@@ -112,7 +151,7 @@ def test_shards_of_a_stopped_call_are_kept(tmp_path, painter, monkeypatch):
     monkeypatch.setattr(Painter, "_batch", stopped)
     with pytest.raises(Interrupted):
         draw(painter(eval__num_samples=10), tmp_path / "stopped")
-    (tmp_path / "stopped" / "step-1.shard-0001.npz").write_bytes(b"half")
+    (tmp_path / "stopped" / "step-1.shard-00000004.npz").write_bytes(b"half")
     resumed = draw(painter(eval__num_samples=10), tmp_path / "stopped")
     assert calls == [0, 4, 4, 8]
     np.testing.assert_array_equal(resumed, whole)
@@ -156,7 +195,8 @@ def test_the_record_of_a_run(run):
     assert [entry["epoch"] for entry in content["checkpoints"]] == [1.0, 2.0]
     assert content["parameters"] == 253_364
     assert content["settings"]["model"]["base"] == "tiny"
-    assert content["base"] == str(run[0].parent / "base")
+    folder = run[0].parent / "base"
+    assert content["base"] == {"folder": str(folder), "fingerprint": fingerprint(folder)}
 
 
 def test_from_the_run_to_its_summary(tmp_path, run, settings, digits):
@@ -202,3 +242,15 @@ def test_a_run_without_its_model(tmp_path, run, settings):
     (tmp_path / "checkpoints").symlink_to(run[0].parent / "checkpoints")
     with pytest.raises(UserError, match=r"base: has no folder tokenizer"):
         sample_run(record, run[1], evaluation(settings), tmp_path / "samples")
+
+
+def test_a_run_with_another_model(tmp_path, run, settings):
+    folder = Path(shutil.copytree(run[0].parent, tmp_path / "run"))
+    content = json.loads((folder / "base" / "vae" / "config.json").read_text())
+    changed = json.dumps(content | {"scaling_factor": 1.0})
+    (folder / "base" / "vae" / "config.json").write_text(changed)
+    with pytest.raises(
+        UserError, match=r"model\.base tiny: .* is not what the run was trained from"
+    ):
+        sample_run(folder / "run.yaml", run[1], evaluation(settings), tmp_path / "samples")
+    assert not (tmp_path / "samples").exists()

@@ -1,4 +1,4 @@
-"""The parts of a Stable Diffusion model (Rombach et al. 2022), from a folder or the hub.
+"""The parts of a Stable Diffusion model (Rombach et al. 2022), from its folder.
 
 Parts lie in the folders of diffusers: tokenizer, text_encoder, vae, unet, scheduler. A safety
 checker is never loaded.
@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from emm.diffusion.precondition import to_unit
 from emm.errors import UserError
-from emm.sd import TINY
 
 PARTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
-SECONDARY = ("*fp16*", "*non_ema*", "*.msgpack", "*.onnx*")  # other copies of the weights
 IMAGES_AT_A_TIME = 8  # of the autoencoder, whose activations are the largest
 DDIM = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}  # as the base's own
 
@@ -58,33 +56,11 @@ def require_extra() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def find_base(base: str, run_folder: Path) -> Path:
-    """Folder of model.base: that of a tiny model beside its run, a local one, or the hub's.
-
-    A hub name may end in @REVISION; what is not downloaded yet is, unless HF_HUB_OFFLINE=1.
-    UserError if there is no such model.
-    """
-    require_extra()
-    local = run_folder / "base" if base == TINY else Path(base).expanduser()
-    if local.is_dir() or base == TINY:
-        return local
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = base.partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=[f"{part}/*" for part in PARTS],
-                ignore_patterns=list(SECONDARY),
-            )
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.base {base}: neither a folder nor to be had from the hub ({_first(error)}); "
-            "name a folder, or download it first (docs/stable-diffusion.md)"
-        ) from error
+def require_parts(folder: Path) -> None:
+    """UserError for a folder that lacks one of PARTS."""
+    for part in PARTS:
+        if not (folder / part).is_dir():
+            raise UserError(f"{folder}: has no folder {part}; not a Stable Diffusion model")
 
 
 def load_base(folder: Path, device: torch.device) -> Base:
@@ -93,9 +69,7 @@ def load_base(folder: Path, device: torch.device) -> Base:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    for part in PARTS:
-        if not (folder / part).is_dir():
-            raise UserError(f"{folder}: has no folder {part}; not a Stable Diffusion model")
+    require_parts(folder)
     plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     try:
         parts = Base(
@@ -107,7 +81,7 @@ def load_base(folder: Path, device: torch.device) -> Base:
             folder,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({_first(error)})") from error
+        raise UserError(f"{folder}: cannot be loaded ({first_line(error)})") from error
     _check(parts)
     for part in (parts.text_encoder, parts.vae, parts.unet):
         part.requires_grad_(part is parts.unet).eval().to(device)
@@ -172,6 +146,6 @@ def decode_latents(base: Base, latents: Tensor) -> np.ndarray:
     return torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _first(error: Exception) -> str:
-    """The first line of an error."""
+def first_line(error: Exception) -> str:
+    """The first line of an error, for a message of one."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

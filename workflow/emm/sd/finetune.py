@@ -6,7 +6,7 @@ the noise, AdamW, gradients clipped to norm 1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from emm.data.stage import Subset
 from emm.sd import TINY
-from emm.sd.base import Base, check_resolution, encode_images, encode_prompts, find_base, load_base
+from emm.sd.base import Base, check_resolution, encode_images, encode_prompts, load_base
+from emm.sd.origin import Origin, find_base
 from emm.sd.prompts import prompts_of, training_prompts
 from emm.seeds import derive
 from emm.spec import Recipe
@@ -47,23 +48,25 @@ def fine_tune(
     folder: Path,
     device: torch.device,
     report: Callable[[int, str], None] = lambda step, text: None,
-) -> tuple[State, Path]:
+) -> tuple[State, Origin]:
     """Fine-tune model.base to the end of the plan, resuming from `folder`; see `repeat`.
 
-    Returns also the folder that the model was loaded from; of a model of the hub it ends in the
-    revision.
+    Returns also where the model comes from. It is part of the plan's identity (`Origin.identity`):
+    a training does not go on with another base than it began with.
     """
     if recipe.model.base == TINY:
         from emm.sd.tiny import write_tiny
 
         write_tiny(folder / "base", subset.images, plan.identity, recipe.train.seed)
-    base = load_base(find_base(recipe.model.base, folder), device)
+    origin = find_base(recipe.model.base, folder)
+    plan = replace(plan, identity=origin.identity(plan.identity))
+    base = load_base(origin.folder, device)
     check_resolution(base, subset.images.shape[1])
     latents = encode_subset(base, subset, recipe.model.caption)
     state = initial_state(base.unet, plan, decoupled=True)
     advance = Step(base, latents, plan, len(subset))
     base.unet.train()
-    return repeat(advance, state, plan, folder, report), base.folder
+    return repeat(advance, state, plan, folder, report), origin
 
 
 def encode_subset(base: Base, subset: Subset, caption: str) -> Latents:

@@ -4,16 +4,19 @@ Image i has a CPU generator of its own and prompts take turns, so it depends nei
 images are asked for nor on where a killed call went on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from emm.data.stage import Subset
-from emm.diffusion.sampling import is_done, load_average, sample_file
-from emm.files import read_arrays, write_arrays
+from emm.diffusion import shards
+from emm.diffusion.sampling import load_average, sample_file
+from emm.diffusion.shards import is_done
+from emm.files import write_arrays
 from emm.sd.base import (
     DDIM,
     Base,
@@ -21,16 +24,14 @@ from emm.sd.base import (
     decode_latents,
     encode_images,
     encode_prompts,
-    find_base,
     load_base,
 )
 from emm.sd.finetune import autocast
+from emm.sd.origin import find_again
 from emm.sd.prompts import UNCONDITIONAL, prompts_of, sample_prompts
 from emm.spec import Recipe
-from emm.train.progress import Progress
 
 RECONSTRUCTIONS = "reconstructions.npz"
-SHARD = 256  # images that a killed call loses at most
 LARGEST_BATCH = 32  # images of 256x256 at a time, with guidance on a GPU of 40 GB
 
 
@@ -42,26 +43,30 @@ def write_samples(
     token: str,
     device: torch.device,
     batch_size: int,
+    recorded: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write the samples of checkpoints to `folder`, and the reconstructed training images.
 
     files: of EMA weights by step, in the folder of their run; token: what tells the files of this
-    call from others. What an interrupted call left is taken up. Returns the entry of the index for
-    the reconstructions.
+    call from others; recorded: what the record of the run says of its base, which has to be the one
+    that is found. What an interrupted call left is taken up. Returns the entry of the index for the
+    reconstructions.
     """
     run_folder = next(iter(files.values())).parent.parent
-    base = load_base(find_base(recipe.model.base, run_folder), device)
+    base = load_base(find_again(recipe.model.base, run_folder, recorded).folder, device)
     painter = Painter(base, recipe, subset, batch_size)
-    extra = {} if painter.labels is None else {"labels": painter.labels}
     for step, file in files.items():
         path = folder / sample_file(step)
         if not is_done(path, token):
             load_average(base.unet, file, recipe.train.ema)
-            with Progress(f"{path.stem}: image", recipe.eval.num_samples) as progress:
-                images = painter.draw(path, token, progress)
-            write_arrays(path, {"images": images, "token": np.str_(token), **extra})
-            for shard in folder.glob(f"{path.stem}.shard-*.npz"):
-                shard.unlink()
+            shards.write_samples(
+                path,
+                recipe.eval.num_samples,
+                painter.draw,
+                token=token,
+                batch_size=painter.batch_size,
+                labels=painter.labels,
+            )
     write_arrays(folder / RECONSTRUCTIONS, {"images": reconstructions(base, subset.images)})
     return {"reconstructions": RECONSTRUCTIONS}
 
@@ -85,32 +90,18 @@ class Painter:
         """Class that each sample's prompt names, None where all share one prompt."""
         return None if self.recipe.model.caption == "plain" else self.prompt
 
-    def draw(self, path: Path, token: str, report: Callable[[int], None]) -> np.ndarray:
-        """All images uint8 (N, H, W, 3), by shards that lie beside `path` until it is written."""
-        count = len(self.prompt)
-        images = np.empty((count, self.size, self.size, 3), np.uint8)
-        for start in range(0, count, SHARD):
-            shard = path.with_name(f"{path.stem}.shard-{start // SHARD:04d}.npz")
-            stop = min(start + SHARD, count)
-            images[start:stop] = self._shard(shard, token, start, stop)
-            report(stop)
-        return images
-
-    def _shard(self, path: Path, token: str, start: int, stop: int) -> np.ndarray:
-        if is_done(path, token):
-            return read_arrays(path)["images"]
-        images = np.concatenate(
-            [self._batch(first) for first in range(start, stop, self.batch_size)]
-        )[: stop - start]
-        write_arrays(path, {"images": images, "token": np.str_(token)})
-        return images
+    def draw(self, start: int, stop: int) -> np.ndarray:
+        """Images uint8 (stop - start, H, W, 3) at the positions from start to stop."""
+        batches = [self._batch(first) for first in range(start, stop, self.batch_size)]
+        return np.concatenate(batches)[: stop - start]
 
     @torch.inference_mode()
     def _batch(self, first: int) -> np.ndarray:
         """A full batch from an image on; what is beyond the last repeats it (static shapes)."""
         settings = self.recipe.eval
         chosen = np.arange(first, first + self.batch_size).clip(max=len(self.prompt) - 1)
-        with autocast(self.base.device, self.recipe.train.precision):
+        precision = autocast(self.base.device, self.recipe.train.precision)
+        with precision, self.base.unet.register_forward_hook(in_fp32):
             latents = self.pipeline(
                 prompt_embeds=self.prompts[torch.from_numpy(self.prompt[chosen])],
                 negative_prompt_embeds=self.unconditional.expand(len(chosen), -1, -1),
@@ -127,6 +118,14 @@ class Painter:
 def generator_of(seed: int) -> torch.Generator:
     """A generator of one image, on the CPU whatever the device."""
     return torch.Generator().manual_seed(seed)
+
+
+def in_fp32(network: nn.Module, inputs: Any, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Forward hook: outputs in fp32, in which the pipeline guides and steps then.
+
+    Guidance multiplies the rounding of bf16; the latents are in fp32 anyway.
+    """
+    return tuple(output.float() for output in outputs)
 
 
 def make_pipeline(base: Base) -> Any:
