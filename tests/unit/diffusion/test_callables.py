@@ -1,5 +1,6 @@
 """Denoisers of one's own: what a name may stand for, and output that is refused."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +196,13 @@ def test_finding_a_name_in_plain_python_needs_no_instance(code):
     assert isinstance(find_denoiser(f"{code}:Mean"), type)
     line = "from emm.given import split_name; import sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", line], check=True)
+
+
+def test_an_edit_within_a_second_is_seen(tmp_path):
+    path = tmp_path / "own.py"
+    for number in (1, 2):
+        path.write_text(f"def shrink(x, sigma, labels):\n    return x * {number}\n")
+        os.utime(path, (10**9, 10**9))
+        made = make_denoiser(f"{path}:shrink", torch.zeros(1), None)
+        assert made(torch.ones(1, 1), torch.ones(1)).item() == number
+    assert [entry.name for entry in tmp_path.iterdir()] == ["own.py"]

@@ -90,8 +90,9 @@ def _from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up
+    code = compile(path.read_bytes(), path, "exec")  # cached bytecode may be of an older edit
     with _importable(path.resolve().parent):
-        spec.loader.exec_module(module)
+        exec(code, module.__dict__)
     return module
 
 
