@@ -94,7 +94,7 @@ def test_images_are_those_of_ddim(tmp_path, base, painter, guidance):
 
 
 def by_hand(base, painter: Painter, latents: torch.Tensor, step: int) -> torch.Tensor:
-    """Noise found with guidance of 7.5, combined in whatever the U-Net returns."""
+    """What the U-Net finds without a prompt and with it, in the precision that it returns."""
     words = torch.cat([painter.unconditional.expand(4, -1, -1), painter.prompts.expand(4, -1, -1)])
     with torch.no_grad(), autocast(CPU, "bf16"):
         found = base.unet(torch.cat([latents] * 2), step, words).sample
