@@ -65,6 +65,11 @@ class Run:
         return is_trained(self.settings)
 
     @property
+    def takes_gpu(self) -> bool:
+        """Whether its jobs ask for a GPU: unless it is told to stay on the CPU."""
+        return self.settings["train.device"] != "cpu"
+
+    @property
     def given(self) -> list[str]:
         """Files of others that its network comes from: weights, or the code of a denoiser."""
         return given_files(self.settings)

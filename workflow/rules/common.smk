@@ -82,11 +82,6 @@ def is_large(run):
     return RUNS[run].settings["model.base"] not in (None, "tiny")
 
 
-def takes_gpu(run):
-    """GPUs of a job: one, unless the run is told to stay on the CPU."""
-    return int(RUNS[run].settings["train.device"] != "cpu")
-
-
 def written_anew(wildcards):
     """What a changed file of weights or code writes again, beside a record that is ancient."""
     run = RUNS[wildcards.run]

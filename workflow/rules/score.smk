@@ -17,7 +17,7 @@ rule score:
     priority: 40
     threads: THREADS
     resources:
-        gpu=lambda w: takes_gpu(w.run),
+        gpu=lambda w: int(RUNS[w.run].takes_gpu),
         mem_mb=lambda w: 24000 if is_large(w.run) else 8000,
         runtime=60,
     params:

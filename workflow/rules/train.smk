@@ -18,7 +18,7 @@ rule train:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
     threads: THREADS
     resources:
-        gpu=lambda w: int(RUNS[w.run].is_trained) * takes_gpu(w.run),
+        gpu=lambda w: int(RUNS[w.run].is_trained and RUNS[w.run].takes_gpu),
         mem_mb=lambda w: 64000 if is_large(w.run) else 8000,
         runtime=1440,
     params:

@@ -77,12 +77,13 @@ def _values(about: pd.DataFrame) -> Iterator[str]:
 
 
 def _emms(planned: PlannedFigure, drawn: Path) -> Iterator[str]:
-    """A line per series whose EMM the figure marks; what all of them share goes unsaid."""
+    """A line per series whose EMM the figure marks; what its rows share goes mostly unsaid."""
     figure, name = planned.figure, emm_column(planned.figure)
     table = checked(drawn, _read_csv)
     if name not in table:
         return
-    keys = [key for key in table if "." in key and key not in (figure.x, *planned.shared)]
+    unsaid = {figure.x, *planned.shared} - {figure.hue, figure.style}
+    keys = [key for key in table if "." in key and key not in unsaid]
     for settings, rows in grouped(table, keys):
         label = plain_text(series_label(settings))
         yield f"- {joined(('EMM', escaped(label)))}: {_emm(rows, name, figure.x)}"
