@@ -1,5 +1,6 @@
 # make demo   measure the EMM of handwritten digits, end to end
 # make test   all tests that need no GPU        make test-gpu   those that do
+# make test-slurm   the workflow on a SLURM that the tests start: needs root and Debian's packages
 # make lint   ruff, snakefmt, snakemake --lint  make setup      only install
 #
 # Each target makes its own set-up in .venv. PYTHON chooses the interpreter (3.11 or newer).
@@ -12,7 +13,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo setup test test-gpu lint format schemas gallery clean
+.PHONY: demo setup test test-gpu test-slurm lint format schemas gallery clean
 
 demo: .venv/ready
 	snakemake --profile profiles/local --quiet rules --resources gpu=$(GPUS)
@@ -28,10 +29,13 @@ setup: .venv/ready
 	touch $@
 
 test: .venv/ready
-	pytest -m 'not gpu'
+	pytest -m 'not gpu and not slurm'
 
 test-gpu: .venv/ready
 	pytest -m gpu
+
+test-slurm: .venv/ready
+	pytest -m slurm
 
 lint: .venv/ready
 	ruff check

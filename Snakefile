@@ -16,6 +16,7 @@ container: "envs/emm.sif"  # built from envs/emm.def; used with --sdm apptainer 
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/lookups.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/subset.smk"
 include: "workflow/rules/train.smk"
@@ -24,6 +25,7 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/plan.smk"
 
 
 rule all:

@@ -131,8 +131,8 @@ class Project:
         """Jobs that a call would run."""
         output = self.snakemake("--dry-run", *options, profile=profile)
         jobs: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
-        for rule, text in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.M):
-            found = re.search(r"^    wildcards: (.*)$", text, re.M)
+        for rule, text in re.findall(r"^ *(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.M):
+            found = re.search(r"^ +wildcards: (.*)$", text, re.M)
             pairs = (pair.split("=", 1) for pair in found[1].split(", ")) if found else ()
             jobs[rule].append(dict(pairs))
         return Plan(output, dict(jobs))

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from emm import catalog
+from emm.plan.jobs import all_jobs
 
 SECONDS = 15  # of a dry run; about two on an idle machine
 PLUGIN_OPTIONS = {
@@ -101,6 +102,15 @@ def test_command_line_overrides_single_keys_of_slurm(cluster):
     options = ("--config", "scale=quick", "experiments=optimum")
     plan = cluster.plan(*options, profile=("--profile", "slurm"))
     assert plan.counts == expected(catalog.load({"scale": "quick", "experiments": ["optimum"]}))
+
+
+@pytest.mark.parametrize("experiments", ["conditioning", "dummies"])
+def test_the_plan_lists_the_jobs_that_would_run(cluster, experiments):
+    chosen = {"scale": "paper", "experiments": experiments}
+    options = ("--config", *(f"{key}={value}" for key, value in chosen.items()))
+    counts = cluster.plan(*options, profile=("--profile", "slurm")).counts
+    planned = collections.Counter(job.rule for job in all_jobs(catalog.load(chosen)))
+    assert planned == {rule: number for rule, number in counts.items() if rule != "all"}
 
 
 def test_slurm_is_found_by_its_long_name_from_anywhere(cluster, tmp_path):

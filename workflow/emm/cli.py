@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -344,6 +345,36 @@ def runs(
         print(json.dumps(rows, indent=1))
     else:
         print_runs(rows)
+
+
+@app.command()
+def plan(
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Annotated[
+        str | None, typer.Option(metavar="all|NAME...", help="Instead of the config's.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="Instead of the config's plan.gpu.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs held at a time.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; by default plan/ at the scale.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what everything costs before it runs: jobs, GPU-hours, time, disk; and draw the graph."""
+    from emm.listing import print_plan
+    from emm.plan.stage import write_plan
+
+    changed = {"gpu": gpu, "gpus": gpus}
+    catalog = config_from(config, scale, experiments)
+    assumed = catalog.config.plan.model_copy(update={k: v for k, v in changed.items() if v})
+    catalog = replace(catalog, config=catalog.config.model_copy(update={"plan": assumed}))
+    folder = output or catalog.root / "plan"
+    facts = write_plan(catalog, folder)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        print_plan(facts, folder)
 
 
 @app.command()

@@ -185,6 +185,26 @@ class Scale(Settings):
     )
 
 
+class Plan(Settings):
+    """What a plan assumes of the machines."""
+
+    gpu: str = Field(
+        "a100", description="A name in workflow/gpus.yaml, or a file that `emm calibrate` wrote"
+    )
+    gpus: int = Field(8, ge=1, description="GPUs that are held at a time")
+    hours: float = Field(
+        24.0, gt=0, description="Longest allocation that is granted; longer trainings take several"
+    )
+
+
+class Budget(Settings):
+    """What a start may cost at most."""
+
+    gpu_hours: float | None = Field(
+        None, gt=0, description="GPU-hours that are left to do by the plan; null is no limit"
+    )
+
+
 class Config(Settings):
     """config.yaml: what to run, at which scale, and where files lie."""
 
@@ -207,5 +227,7 @@ class Config(Settings):
     )
     results: str = Field("results", description="Folder for everything the workflow writes")
     cache: str = Field("data", description="Folder for downloaded and supplied data")
+    plan: Plan = Field(Plan(), description="What `emm plan` and the jobs' time limits assume")
+    budget: Budget = Field(Budget(), description="A start that would cost more is refused")
     threads: int = Field(1, ge=1, description="CPU threads of a training or sampling job")
     gallery: int = Field(64, ge=1, description="Samples per evaluation kept as pictures")

@@ -47,27 +47,6 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path | str) -> Iterator[None]:
-    """Hold a folder for one process of this machine; Interrupted if another one has it.
-
-    The lock goes with the process that holds it, however that ends.
-    """
-    from filelock import FileLock, Timeout
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise Interrupted(f"{folder}: another process is at work in it; wait for it") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:

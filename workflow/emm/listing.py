@@ -79,6 +79,27 @@ def print_runs(rows: list[dict[str, Any]]) -> None:
     print(f"{len(rows)} runs: {counts}")
 
 
+def print_plan(facts: Mapping[str, Any], folder: Path) -> None:
+    """What a plan comes to, by experiment and in all."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Experiment")
+    for name in ("Runs", "Jobs", "GPU-hours", "of its own", "GB"):
+        table.add_column(name, justify="right")
+    for row in facts["experiments"]:
+        costs = [f"{row[key]:,.1f}" for key in ("gpu_hours", "own_gpu_hours", "final_gb")]
+        table.add_row(row["experiment"], f"{row['runs']:,}", f"{row['jobs']:,}", *costs)
+    console().print(table)
+    print(
+        f"{facts['runs']:,} runs, {facts['jobs']:,} jobs, {facts['gpu_hours']:,.0f} GPU-hours "
+        f"({facts['left_gpu_hours']:,.0f} left) on {facts['gpu']}; on {facts['gpus']} of them "
+        f"{facts['wall_hours']:,.0f} hours, the longest chain takes "
+        f"{facts['longest_chain_hours']:,.0f}; {facts['final_gb']:,.0f} GB in the end, "
+        f"{facts['peak_gb']:,.0f} at most"
+    )
+    print(f"speeds: {facts['speeds']}")
+    print(f"{folder}/plan.html draws the jobs, jobs.csv lists them")
+
+
 def network_facts(
     recipe: str, pairs: list[str], read: Callable[[list[str]], Mapping[str, Any]]
 ) -> dict[str, Any]:

@@ -14,19 +14,31 @@ from emm import catalog, ids
 from emm.analyse.published import published_files
 from emm.checkout import start_without_limit, use_checkout
 from emm.errors import UserError
+from emm.plan.jobs import Requests
+from emm.plan.stage import check_budget
 from emm.spec import RECIPE_VERSION, option
 
 use_checkout()
 try:
     CATALOG = catalog.load(config)
+    REQUESTS = Requests(CATALOG.config.plan)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 
+def within_budget(catalog):
+    """End the start of a workflow that would cost more than the config allows."""
+    try:
+        check_budget(catalog)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
 def what(config):
     """A config as JSON: what is computed, not how."""
-    return config.model_dump_json(exclude={"cache", "threads"})
+    return config.model_dump_json(exclude={"cache", "threads", "plan", "budget"})
 
 
 ROOT = str(CATALOG.root)
@@ -44,6 +56,7 @@ PUBLISHED = [relpath(path) for path in published_files()]
 
 
 onstart:
+    within_budget(CATALOG)
     start_without_limit(workflow)
     for notice in CATALOG.notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -77,9 +90,10 @@ def dummies(wildcards):
     return [f"{ROOT}/sources/{source}.npz"] if source else []
 
 
-def is_large(run):
-    """Whether a run has the 860 million parameters of Stable Diffusion."""
-    return RUNS[run].settings["model.base"] not in (None, "tiny")
+def evaluation_job(rule, wildcards):
+    """What the job of an evaluation asks for."""
+    evaluation = CATALOG.evaluations[wildcards.run, wildcards.evaluation]
+    return getattr(REQUESTS, rule)(RUNS[wildcards.run], evaluation)
 
 
 def written_anew(wildcards):
@@ -95,54 +109,3 @@ def results_of(experiment):
         "summaries": sorted({f"{ROOT}/runs/{row.key}/summary.parquet" for row in rows}),
         "records": sorted({f"{ROOT}/runs/{row.run_id}/run.yaml" for row in rows}),
     }
-
-
-def panels(names):
-    """Figures of several panels, with the names of these: {"fig2": ["fig2a", "fig2b"]}."""
-    groups = {}
-    for name in names:
-        if found := re.fullmatch(r"(.*\d)[a-z]", name):
-            groups.setdefault(found[1], []).append(name)
-    return {name: parts for name, parts in groups.items() if name not in names}
-
-
-def experiment_of(wildcards):
-    """The experiment that a figure belongs to."""
-    return CATALOG.experiments[CATALOG.figures[wildcards.figure].experiment]
-
-
-def paper_and_section(wildcards):
-    """Where a figure stands in the report: its paper, and the section with what it asks."""
-    experiment = experiment_of(wildcards)
-    paper, _, section = experiment.source.partition(", ")
-    title = f"{section}: {experiment.title}" if section else experiment.title
-    return paper or "Own experiments", title
-
-
-def experiment_tables(wildcards):
-    """Tables of the experiment that a figure belongs to."""
-    experiment = CATALOG.figures[wildcards.figure].experiment
-    return {
-        name: f"{ROOT}/tables/{experiment}/{name}.parquet"
-        for name in ["memorization", "emm"]
-    }
-
-
-def not_selected(name):
-    """The input of a figure that the config leaves out: says why, and what to do."""
-
-    def refuse(wildcards):
-        raise WorkflowError(CATALOG.other_figures[name])
-
-    return refuse
-
-
-def pictures(wildcards):
-    """Galleries or training sets that a figure shows; none for curves and tables."""
-    planned = CATALOG.figures[wildcards.figure]
-    if planned.figure.plot == "grid":
-        return sorted({f"{ROOT}/runs/{row.key}/gallery.npz" for row in planned.rows})
-    if planned.figure.plot == "examples":
-        subsets = {RUNS[row.run_id].subset_id for row in planned.rows}
-        return sorted(f"{ROOT}/subsets/{name}.npz" for name in subsets)
-    return []

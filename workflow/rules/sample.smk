@@ -17,9 +17,9 @@ rule sample:
     priority: 30
     threads: THREADS
     resources:
-        gpu=lambda w: int(RUNS[w.run].takes_gpu),
-        mem_mb=lambda w: 24000 if is_large(w.run) else 8000,
-        runtime=lambda w: 720 if is_large(w.run) else 240,
+        gpu=lambda w: evaluation_job("sample", w).gpus,
+        mem_mb=lambda w: evaluation_job("sample", w).mem_mb,
+        runtime=lambda w: evaluation_job("sample", w).minutes,
     params:
         settings=lambda w: options(
             ids.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)

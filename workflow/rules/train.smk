@@ -18,9 +18,9 @@ rule train:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
     threads: THREADS
     resources:
-        gpu=lambda w: int(RUNS[w.run].is_trained and RUNS[w.run].takes_gpu),
-        mem_mb=lambda w: 64000 if is_large(w.run) else 8000,
-        runtime=1440,
+        gpu=lambda w: REQUESTS.train(RUNS[w.run]).gpus,
+        mem_mb=lambda w: REQUESTS.train(RUNS[w.run]).mem_mb,
+        runtime=lambda w: REQUESTS.train(RUNS[w.run]).minutes,
     params:
         settings=lambda w: options(ids.identity(RUNS[w.run].settings)),
         ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],

@@ -18,8 +18,8 @@ import yaml
 
 from emm.data.stage import write_subset
 from emm.errors import Interrupted, UserError
-from emm.files import exclusive
 from emm.ids import run_id
+from emm.owner import exclusive
 from emm.spec import RECIPE_VERSION, Recipe, flatten, nested, option
 from emm.train import METRICS, checkpoint
 from emm.train.stage import read_run, train_run
@@ -142,7 +142,7 @@ def test_other_snapshots_do_not_cost_a_longer_training(tmp_path, trained, capfd)
 
 def test_one_training_at_a_time(tmp_path, trained):
     (tmp_path / "run").mkdir()
-    with exclusive(tmp_path / "run"), pytest.raises(Interrupted, match="another process"):
+    with exclusive(tmp_path / "run"), pytest.raises(Interrupted, match="is at work in it"):
         trained("run", [(4.0, 1)])
 
 

@@ -22,6 +22,7 @@ from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
 from emm.files import write_text
 from emm.given import OPTIMUM, OWN
+from emm.owner import exclusive
 from emm.resolve import check_sampling
 from emm.sd import STABLE_DIFFUSION
 from emm.seeds import derive
@@ -61,25 +62,41 @@ def sample_run(
     device = choose_device(recipe.train.device)
     unfinished = output.with_name(f"{output.name}.partial")
     token = digest([content["run"], content["made"]["date"], dict(evaluation)])
-    others = {}
+    work = (recipe, settings, content, run_path, subset, unfinished, token, device, batch_size)
+    with exclusive(output.parent, output.name):
+        steps, others = _sample_checkpoints(*work)
+        entries = [
+            {"step": step, "epoch": epoch_at(step, settings), "file": sample_file(step)}
+            for step in steps
+        ]
+        index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
+        index["checkpoints"] = entries
+        write_text(unfinished / SAMPLE_INDEX, json.dumps(index, indent=1))
+        _publish(unfinished, output, {SAMPLE_INDEX, *map(sample_file, steps), *others.values()})
+
+
+def _sample_checkpoints(
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    content: Mapping[str, Any],
+    run_path: Path,
+    subset: Subset,
+    folder: Path,
+    token: str,
+    device: torch.device,
+    batch_size: int,
+) -> tuple[list[int], dict[str, str]]:
+    """Sample all checkpoints; returns their steps, and other files by their entry of the index."""
     if recipe.model.arch == STABLE_DIFFUSION:
         from emm.sd.sample import write_samples
 
         files = _checkpoint_files(run_path, content, settings)
         others = write_samples(
-            recipe, subset, files, unfinished, token, device, batch_size, content.get("base")
+            recipe, subset, files, folder, token, device, batch_size, content.get("base")
         )
-        steps = list(files)
-    else:
-        denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
-        steps = _write_samples(denoisers, recipe, subset, unfinished, token, device, batch_size)
-    entries = [
-        {"step": step, "epoch": epoch_at(step, settings), "file": sample_file(step)}
-        for step in steps
-    ]
-    index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
-    write_text(unfinished / SAMPLE_INDEX, json.dumps(index | {"checkpoints": entries}, indent=1))
-    _publish(unfinished, output, {SAMPLE_INDEX, *map(sample_file, steps), *others.values()})
+        return list(files), others
+    denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
+    return _write_samples(denoisers, recipe, subset, folder, token, device, batch_size), {}
 
 
 def _write_samples(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from emm import nets
 from emm.data.stage import Subset
+from emm.devices import take_gpu
 from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.precondition import Denoiser
 from emm.errors import UserError
@@ -17,6 +18,8 @@ from emm.spec import Recipe
 
 def choose_device(wanted: str) -> torch.device:
     """The device of a job: auto is the GPU if there is one; cuda without a GPU is a UserError."""
+    if wanted != "cpu":
+        take_gpu()
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UserError("train.device cuda: no CUDA device is visible; use auto or cpu")

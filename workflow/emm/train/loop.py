@@ -1,5 +1,6 @@
 """The training loop, as published: fixed data order, epoch-wise ramps, EMA per step."""
 
+import math
 import signal
 import sys
 import time
@@ -45,7 +46,8 @@ class Plan:
     """What a training computes and what it records.
 
     identity: digest of all that decides the trajectory; size: training images; ema: rates tracked
-    side by side; snapshots: ascending steps whose EMA weights are kept, the last is the end.
+    side by side; snapshots: ascending steps whose EMA weights are kept, the last is the end; until:
+    Unix time at which a training that is not done saves its state and stops.
     """
 
     identity: str
@@ -54,6 +56,7 @@ class Plan:
     ema: tuple[float, ...]
     snapshots: tuple[int, ...]
     save_seconds: float = 300.0
+    until: float = math.inf
 
     @property
     def steps(self) -> int:
@@ -156,7 +159,7 @@ def repeat(
     with _stop_signals() as stop:
         while state.step < plan.steps:
             advance(state)
-            last, stopped = state.step == plan.steps, bool(stop)
+            last, stopped = state.step == plan.steps, bool(stop) or time.time() > plan.until
             if state.step % interval == 0 or state.step in snapshots:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _log(state, plan)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from emm import slurm
 from emm.data.stage import Subset, read_subset
 from emm.errors import UserError
-from emm.files import checked, exclusive, write_text
+from emm.files import checked, write_text
 from emm.given import OPTIMUM, is_trained
 from emm.ids import identity, run_id
+from emm.owner import exclusive
 from emm.provenance import provenance
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
@@ -122,7 +124,8 @@ def _train(
     settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     key = _identity(settings, subset)
     size = epoch_size(settings)
-    plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds)
+    until = slurm.stop_time()
+    plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds, until)
     fine_tunes = recipe.model.arch == STABLE_DIFFUSION
     denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
     about = {}

@@ -1,0 +1,65 @@
+"""A GPU of its own for each job of one machine: Snakemake counts GPUs, but gives out none.
+
+Within SLURM the scheduler does so. Elsewhere a job locks one of the GPUs that it may use, for as
+long as it lives, and sees no other. Has to come before CUDA is started.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from emm import slurm
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POLL_SECONDS = 2.0
+_held: list[FileLock] = []  # released when the process ends, however that is
+
+
+def take_gpu(folder: Path | None = None) -> str | None:
+    """Lock one of several GPUs and hide the others; waits while all are taken.
+
+    folder: of the locks, by default one for all users of the machine. Returns the GPU, or None
+    where there is nothing to choose: at most one is visible, or SLURM has chosen.
+    """
+    gpus = [] if slurm.this_job() else visible_gpus()
+    if len(gpus) < 2:
+        return None
+    folder = folder or Path(tempfile.gettempdir()) / "emm-gpus"
+    folder.mkdir(mode=0o1777, parents=True, exist_ok=True)
+    told = False
+    while True:
+        for gpu in gpus:
+            lock = FileLock(folder / f"{gpu}.lock", mode=0o666)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            _held.append(lock)
+            os.environ[VISIBLE] = gpu
+            return gpu
+        if not told:
+            print(f"waiting for one of {len(gpus)} GPUs", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by what names them to CUDA."""
+    given = os.environ.get(VISIBLE)
+    if given is not None:
+        return [name for name in given.split(",") if name]
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    command = [program, "--query-gpu=uuid", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.split() if done.returncode == 0 else []

@@ -1,0 +1,148 @@
+"""The plan as a page that opens in a browser without a network: totals, and the graph of jobs.
+
+The graph is drawn by stage, with the number of jobs in each; experiments open to their runs, and
+runs to their jobs.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from emm.catalog import Catalog
+from emm.plan.jobs import Job
+
+STAGES = (  # columns of the graph, from left to right
+    ("data",),
+    ("subset",),
+    ("train",),
+    ("sample",),
+    ("score",),
+    ("experiment_tables", "tables"),
+    ("figure", "replication"),
+    ("pages",),
+    ("report",),
+)
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em;
+       color: #1a1a1a; background: #fff }
+table { border-collapse: collapse; margin: .8em 0 } caption { text-align: left; font-weight: 600 }
+th, td { padding: .15em .8em; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child, td.words { text-align: left } th { border-bottom: 1px solid #888 }
+.graph { display: flex; align-items: center; flex-wrap: wrap; gap: .2em; margin: 1em 0 }
+.stage { display: flex; flex-direction: column; gap: .3em } .to { color: #888; padding: 0 .2em }
+.box { border: 1px solid #4477aa; border-radius: .3em; padding: .2em .6em; background: #eef4fb;
+       white-space: nowrap } .gpu { background: #fdf0e3; border-color: #cc7722 }
+.done { opacity: .5 } small { color: #555 } details { margin: .25em 0 .25em 1em }
+summary { cursor: pointer } details details { margin-left: 1.5em }
+.bar { display: inline-block; height: .6em; background: #cc7722; vertical-align: baseline }
+"""
+
+
+def page(catalog: Catalog, jobs: Sequence[Job], facts: Mapping[str, Any]) -> str:
+    """The page: totals, costs by rule and experiment, and the graph of all jobs."""
+    title = f"Plan: {catalog.scale.title}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        _summary(facts),
+        _stages(jobs),
+        _rules(facts["rules"]),
+        "<h2>Experiments, runs and jobs</h2>",
+        "<p>Open an experiment for its runs, and a run for its jobs. A run that several "
+        "experiments share is done once; its cost counts in each of them. Faded: done.</p>",
+        *(_experiment(catalog, row, jobs, facts) for row in facts["experiments"]),
+    ]
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    chain = ", ".join(facts["longest_chain"][:5])
+    rows = [
+        ("Jobs", f"{facts['jobs']:,}, of {facts['runs']:,} runs"),
+        (
+            "GPU-hours",
+            f"{hours(facts['gpu_hours'])}, {hours(facts['left_gpu_hours'])} left",
+        ),
+        ("CPU-hours of other jobs", hours(facts["cpu_hours"])),
+        ("Allocations", f"{facts['allocations']:,}"),
+        (f"Time on {facts['gpus']} GPUs", f"{hours(facts['wall_hours'])} hours"),
+        ("Longest chain", f"{hours(facts['longest_chain_hours'])} hours: {chain}"),
+        ("Disk", f"{facts['final_gb']:,.1f} GB in the end, {facts['peak_gb']:,.1f} GB at most"),
+        ("Speeds", f"{facts['gpu']}: {facts['speeds']}"),
+    ]
+    cells = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="words">{escape(text)}</td></tr>'
+        for name, text in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def hours(value: float) -> str:
+    """Hours with as many digits as help."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _stages(jobs: Iterable[Job]) -> str:
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.rule].append(job)
+    columns = []
+    for stage in STAGES:
+        boxes = "".join(_stage(rule, groups[rule]) for rule in stage if groups[rule])
+        columns.append(f'<div class="stage">{boxes}</div>')
+    arrow = '<span class="to">&rarr;</span>'
+    return f"<h2>Stages</h2><div class='graph'>{arrow.join(columns)}</div>"
+
+
+def _stage(rule: str, jobs: Sequence[Job]) -> str:
+    cost = sum(job.gpu_hours for job in jobs)
+    text = f"<b>{rule}</b> &times; {len(jobs):,}"
+    text += f"<br><small>{hours(cost)} GPU-hours</small>" if cost else ""
+    return f'<div class="box{" gpu" if cost else ""}">{text}</div>'
+
+
+def _rules(rows: Iterable[Mapping[str, Any]]) -> str:
+    names = ("rule", "jobs", "allocations", "GPU-hours", "CPU-hours", "GB in the end")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(
+        f"<tr><td>{row['rule']}</td><td>{row['jobs']:,}</td><td>{row['allocations']:,}</td>"
+        f"<td>{hours(row['gpu_hours'])}</td><td>{hours(row['cpu_hours'])}</td>"
+        f"<td>{row['final_gb']:,.1f}</td></tr>"
+        for row in rows
+    )
+    return f"<table><caption>By rule</caption><tr>{head}</tr>{body}</table>"
+
+
+def _experiment(
+    catalog: Catalog, row: Mapping[str, Any], jobs: Iterable[Job], facts: Mapping[str, Any]
+) -> str:
+    name = row["experiment"]
+    runs: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.run and name in job.experiments:
+            runs[job.run].append(job)
+    width = 12 * row["gpu_hours"] / max(facts["gpu_hours"], 1e-9)
+    title = escape(catalog.experiments[name].title)
+    head = (
+        f"<summary><b>{escape(name)}</b> {title} &middot; {len(runs)} runs, "
+        f"{hours(row['gpu_hours'])} GPU-hours, {hours(row['own_gpu_hours'])} of runs of its own "
+        f'<span class="bar" style="width: {width:.2f}em"></span></summary>'
+    )
+    return f"<details>{head}{''.join(_run(catalog, *item) for item in runs.items())}</details>"
+
+
+def _run(catalog: Catalog, run: str, jobs: Sequence[Job]) -> str:
+    from emm.plan.stage import is_done
+
+    boxes = []
+    for job in jobs:
+        classes = ["box", *(["gpu"] if job.gpus else []), *(["done"] * is_done(catalog, job))]
+        asked = f"{job.minutes} min, {job.mem_mb / 1000:g} GB"
+        times = f"{job.allocations} &times; " if job.allocations > 1 else ""
+        text = f"<b>{job.rule}</b> {hours(job.seconds / 3600)} h<br><small>{times}{asked}</small>"
+        boxes.append(f'<div class="{" ".join(classes)}">{text}</div>')
+    cost = sum(job.gpu_hours for job in jobs)
+    chain = '<span class="to">&rarr;</span>'.join(boxes)
+    head = f"<summary>{escape(run)} &middot; {hours(cost)} GPU-hours</summary>"
+    return f'<details>{head}<div class="graph">{chain}</div></details>'

@@ -1,0 +1,95 @@
+"""The plan as files: a table of all jobs, what they come to, and a page with their graph."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from emm.catalog import Catalog
+from emm.errors import UserError
+from emm.files import write_text
+from emm.plan.gpus import find_gpu
+from emm.plan.jobs import Job, all_jobs
+from emm.plan.totals import by_experiment, by_rule, longest_chain, total
+
+COLUMNS = (
+    *("rule", "name", "run", "experiments", "gpus", "threads", "mem_mb", "minutes"),
+    *("allocations", "hours", "gpu_hours", "final_mb", "passing_mb", "done"),
+)
+
+
+def make_plan(catalog: Catalog) -> tuple[list[Job], dict[str, Any]]:
+    """All jobs of a catalog, and what they come to, as JSON: totals on the top level."""
+    jobs, plan = all_jobs(catalog), catalog.config.plan
+    gpu = find_gpu(plan.gpu)
+    left = [job for job in jobs if not is_done(catalog, job)]
+    facts = {
+        **total(jobs, plan.gpus),
+        "left_gpu_hours": sum(job.gpu_hours for job in left),
+        "scale": catalog.config.scale,
+        "gpu": gpu.title,
+        "gpus": plan.gpus,
+        "speeds": gpu.source,
+        "rules": by_rule(jobs),
+        "experiments": by_experiment(jobs),
+        "longest_chain": [" ".join(job.key) for job in longest_chain(jobs)[1]],
+    }
+    return jobs, facts
+
+
+def is_done(catalog: Catalog, job: Job) -> bool:
+    """Whether a job of a run has left its result. Others are never asked: they take no GPU."""
+    if job.rule == "train":
+        return (catalog.run_folder(job.run) / "run.yaml").exists()
+    if job.rule in ("sample", "score"):
+        return (catalog.root / "runs" / job.name / "summary.parquet").exists()
+    return False
+
+
+def write_plan(catalog: Catalog, folder: Path) -> dict[str, Any]:
+    """Write jobs.csv, plan.json and plan.html to a folder; returns what plan.json holds."""
+    from emm.plan.page import page
+
+    jobs, facts = make_plan(catalog)
+    write_text(folder / "jobs.csv", _table(catalog, jobs))
+    write_text(folder / "plan.json", json.dumps(facts, indent=1))
+    write_text(folder / "plan.html", page(catalog, jobs, facts))
+    return facts
+
+
+def _table(catalog: Catalog, jobs: list[Job]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_row(catalog, job) for job in jobs)
+    return stream.getvalue()
+
+
+def _row(catalog: Catalog, job: Job) -> dict[str, Any]:
+    same = ("rule", "name", "run", "gpus", "threads", "mem_mb", "minutes", "allocations")
+    return {
+        **{key: getattr(job, key) for key in same},
+        "experiments": " ".join(job.experiments),
+        "hours": f"{job.seconds / 3600:.3f}",
+        "gpu_hours": f"{job.gpu_hours:.3f}",
+        "final_mb": f"{job.final / 1e6:.1f}",
+        "passing_mb": f"{job.passing / 1e6:.1f}",
+        "done": int(is_done(catalog, job)),
+    }
+
+
+def check_budget(catalog: Catalog) -> None:
+    """UserError where what is left to do costs more GPU-hours than the config allows."""
+    limit = catalog.config.budget.gpu_hours
+    if limit is None:
+        return
+    _, facts = make_plan(catalog)
+    left = facts["left_gpu_hours"]
+    if left > limit:
+        costs = sorted(facts["experiments"], key=lambda row: -row["gpu_hours"])
+        each = ", ".join(f"{row['experiment']} {row['gpu_hours']:,.0f}" for row in costs)
+        raise UserError(
+            f"budget.gpu_hours {limit:g}: {left:,.0f} GPU-hours are left to do on "
+            f"{facts['gpu']} ({each}); raise it, or select less"
+        )

@@ -1,0 +1,52 @@
+# In:  the catalog. Out: what the rules of figures look up in it.
+
+
+def panels(names):
+    """Figures of several panels, with the names of these: {"fig2": ["fig2a", "fig2b"]}."""
+    groups = {}
+    for name in names:
+        if found := re.fullmatch(r"(.*\d)[a-z]", name):
+            groups.setdefault(found[1], []).append(name)
+    return {name: parts for name, parts in groups.items() if name not in names}
+
+
+def experiment_of(wildcards):
+    """The experiment that a figure belongs to."""
+    return CATALOG.experiments[CATALOG.figures[wildcards.figure].experiment]
+
+
+def paper_and_section(wildcards):
+    """Where a figure stands in the report: its paper, and the section with what it asks."""
+    experiment = experiment_of(wildcards)
+    paper, _, section = experiment.source.partition(", ")
+    title = f"{section}: {experiment.title}" if section else experiment.title
+    return paper or "Own experiments", title
+
+
+def experiment_tables(wildcards):
+    """Tables of the experiment that a figure belongs to."""
+    experiment = CATALOG.figures[wildcards.figure].experiment
+    return {
+        name: f"{ROOT}/tables/{experiment}/{name}.parquet"
+        for name in ["memorization", "emm"]
+    }
+
+
+def not_selected(name):
+    """The input of a figure that the config leaves out: says why, and what to do."""
+
+    def refuse(wildcards):
+        raise WorkflowError(CATALOG.other_figures[name])
+
+    return refuse
+
+
+def pictures(wildcards):
+    """Galleries or training sets that a figure shows; none for curves and tables."""
+    planned = CATALOG.figures[wildcards.figure]
+    if planned.figure.plot == "grid":
+        return sorted({f"{ROOT}/runs/{row.key}/gallery.npz" for row in planned.rows})
+    if planned.figure.plot == "examples":
+        subsets = {RUNS[row.run_id].subset_id for row in planned.rows}
+        return sorted(f"{ROOT}/subsets/{name}.npz" for name in subsets)
+    return []
