@@ -92,12 +92,28 @@ class Catalog:
     @property
     def notices(self) -> list[str]:
         """What the config asks for in vain, a line each."""
-        return [
-            f"config: weights: {name} trains its own network at scale {self.config.scale}, which "
-            "changes its runs"
-            for name, experiment in self.experiments.items()
-            if name in self.config.weights and _rules(name, experiment, self.scale)
+        scale = self.config.scale
+        changed = {n for n, e in self.experiments.items() if _rules(n, e, self.scale)}
+        weights = [
+            f"config: weights: {name} trains its own network at scale {scale}, which changes "
+            "its runs"
+            for name in self.experiments
+            if name in self.config.weights and name in changed
         ]
+        own = [
+            f"{self.files[name]}: scale {scale} changes its settings; scaled: false keeps them"
+            for name in self.experiments
+            if name in changed and not self.files[name].is_relative_to(WORKFLOW)
+        ]
+        return weights + own
+
+    def require_files(self) -> None:
+        """UserError for a file of weights or code that a run names and that is not there."""
+        for run in self.runs.values():
+            for path in run.given:
+                if not Path(path).is_file():
+                    names = ", ".join(sorted(run.experiments))
+                    raise UserError(f"experiment {names}: {path}: no such file")
 
     def run_folder(self, run_id: str) -> Path:
         """Folder of a run's results."""

@@ -313,17 +313,19 @@ def summary(
     experiments: str | None = None,
 ) -> None:
     """Print the memorization ratios and the EMM of every series, and where the figures are."""
-    from emm.analyse.parquet import read_table
-    from emm.analyse.summary import print_summary
+    from emm.analyse.summary import experiment_tables, print_summary
     from emm.listing import console
 
     catalog = config_from(config, scale, experiments)
-    folder = catalog.root / "tables"
-    rows = read_table(folder / "memorization.parquet")
-    print_summary(rows, read_table(folder / "emm.parquet"), console())
+    names = ("memorization", "emm")
+    print_summary(*(experiment_tables(catalog, name) for name in names), console())
     for name in catalog.figures:
-        print(f"{name:24s} {catalog.root}/figures/{name}.png")
-    print(f"{'report':24s} {catalog.root}/report.zip (unpack it and open report/report.html)")
+        path = catalog.root / "figures" / f"{name}.png"
+        if path.exists():
+            print(f"{name:24s} {path}")
+    report = catalog.root / "report.zip"
+    if report.exists():
+        print(f"{'report':24s} {report} (unpack it and open report/report.html)")
 
 
 @app.command()

@@ -21,6 +21,7 @@ from emm.spec import RECIPE_VERSION, option
 use_checkout()
 try:
     CATALOG = catalog.load(config)
+    CATALOG.require_files()
     REQUESTS = Requests(CATALOG.config.plan)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)

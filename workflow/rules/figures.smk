@@ -60,10 +60,15 @@ for _name, _parts in TARGETS.items():
             ),
 
 
-for _name in CATALOG.other_figures:
+OTHERS = {name: [name] for name in CATALOG.other_figures} | panels(
+    CATALOG.other_figures
+)
+for _name, _parts in OTHERS.items():
+    if _name in TARGETS:
+        continue
 
     rule:
         name:
             _name
         input:
-            not_selected(_name),
+            not_selected(_parts[0]),

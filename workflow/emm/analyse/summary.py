@@ -10,8 +10,11 @@ from rich.table import Table
 
 from emm.analyse.emm import EPSILON
 from emm.analyse.names import plain_text, rounded, series_label
+from emm.analyse.parquet import read_table
 from emm.analyse.series import effective, plain, series_of, telling
 from emm.analyse.tables import best_and_last, curve
+from emm.catalog import Catalog
+from emm.errors import UserError
 from emm.score.criteria import wilson_interval
 
 
@@ -39,6 +42,32 @@ def print_summary(
         _add_ratios(table, label or "all runs", members)
         _add_emm(table, emm, settings, epsilon)
     (console or Console()).print(table)
+
+
+def experiment_tables(catalog: Catalog, name: str) -> pd.DataFrame:
+    """The table of what is selected: that of the experiment if it is a single one, or of all.
+
+    UserError where nothing of it was run.
+    """
+    folder, names = catalog.root / "tables", list(catalog.experiments)
+    own = folder / names[0] / f"{name}.parquet"
+    if len(names) == 1 and own.exists():
+        return read_table(own)
+    path = folder / f"{name}.parquet"
+    rows = read_table(path) if path.exists() else None
+    if rows is None or not _concerns(rows, names):
+        raise UserError(
+            f"nothing of {', '.join(names)} in {folder} yet; run snakemake --profile "
+            f"profiles/local --config experiments={','.join(names)}"
+        )
+    return rows
+
+
+def _concerns(rows: pd.DataFrame, names: list[str]) -> bool:
+    """Whether rows are of some of these experiments, where they say of which they are."""
+    if "experiments" not in rows:
+        return True
+    return bool(rows["experiments"].str.split(",").explode().isin(names).any())
 
 
 def emm_text(row: pd.Series, name: str = "emm") -> str:
