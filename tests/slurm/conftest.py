@@ -1,7 +1,6 @@
 """A SLURM that the tests start, and checkouts of the workflow that run on it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,34 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
+from checkouts import TINY, copy_workflow
 from cluster import Cluster, missing
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCALE = {
-    "title": "A few seconds a run",
-    "comparable": False,
-    "rules": {
-        "data.dataset": {"to": "digits"},
-        "data.resolution": {"to": 8},
-        "data.size": {"factor": 0.01},
-        "model.channels": {"to": 8},
-        "model.channel_mult": {"to": [1, 2]},
-        "model.attention_levels": {"to": []},
-        "model.num_blocks": {"to": 1},
-        "model.dropout": {"to": 0.0},
-        "model.precond": {"to": "edm"},
-        "train.lr": {"to": 2.0e-3},
-        "train.batch_size": {"to": 10},
-        "train.epochs": {"factor": 0.0015},
-        "train.warmup_epochs": {"to": 5},
-        "train.ema": {"to": 0.98},
-        "eval.num_samples": {"factor": 0.004},
-        "eval.steps": {"to": 8},
-        "eval.snapshots": {"to": 2},
-    },
-}
 SELECT = {"tiny": {"conditioning": {"labels.kind": "none", "data.size": [1000, 2000]}}}
 CONFIG = {"scale": "tiny", "experiments": ["conditioning"], "select": SELECT}
 PARTITIONS = {"main": {"max_runtime": 1440, "max_gpu": 4, "max_mem_mb": 64000, "max_threads": 16}}
@@ -99,15 +73,8 @@ class Project:
 
 def check_out(folder: Path, cluster: Cluster | None) -> Project:
     """Copy the workflow as it is on disk, with the smallest of scales and the cluster's names."""
-    folder.mkdir(parents=True)
-    for name in ("Snakefile", "config.yaml", "workflow", "profiles", "slurm"):
-        source = REPOSITORY / name
-        if source.is_dir() and not source.is_symlink():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, symlinks=True, ignore=ignored)
-        else:
-            shutil.copy2(source, folder / name, follow_symlinks=False)
-    (folder / "workflow" / "scales" / "tiny.yaml").write_text(yaml.safe_dump(SCALE))
+    copy_workflow(folder)
+    (folder / "workflow" / "scales" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     (folder / "profiles" / "slurm" / "paper.yaml").write_text(yaml.safe_dump(CONFIG))
     partitions = yaml.safe_dump({"partitions": PARTITIONS})
     (folder / "profiles" / "slurm" / "partitions.yaml").write_text(partitions)

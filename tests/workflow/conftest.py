@@ -13,34 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from checkouts import TINY, copy_workflow
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "slurm")
 LOCAL = ("--profile", "profiles/local")
-TINY = {
-    "title": "A few seconds a run",
-    "comparable": False,
-    "rules": {
-        "data.dataset": {"to": "digits"},
-        "data.resolution": {"to": 8},
-        "data.size": {"factor": 0.01},
-        "model.channels": {"to": 8},
-        "model.channel_mult": {"to": [1, 2]},
-        "model.attention_levels": {"to": []},
-        "model.num_blocks": {"to": 1},
-        "model.dropout": {"to": 0.0},
-        "model.precond": {"to": "edm"},
-        "train.lr": {"to": 2.0e-3},
-        "train.batch_size": {"to": 10},
-        "train.epochs": {"factor": 0.0015},
-        "train.warmup_epochs": {"to": 5},
-        "train.ema": {"to": 0.98},
-        "eval.num_samples": {"factor": 0.004},
-        "eval.steps": {"to": 8},
-        "eval.snapshots": {"to": 2},
-    },
-}
 OWN = {
     "title": "Images of my own",
     "recipe": "small",
@@ -162,15 +138,8 @@ class Project:
 
 
 def check_out(folder: Path) -> Project:
-    """Copy the workflow of the repository as it is on disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PARTS:
-        source = REPOSITORY / name
-        if source.is_dir() and not source.is_symlink():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, symlinks=True, ignore=ignored)
-        else:
-            shutil.copy2(source, folder / name, follow_symlinks=False)
+    """A checkout of the workflow in a folder."""
+    copy_workflow(folder)
     return Project(folder)
 
 

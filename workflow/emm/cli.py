@@ -7,7 +7,6 @@ pandas.
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from emm.arguments import config_from, rate_from, record_from, settings_from
-from emm.errors import Interrupted, UserError
+from emm.errors import Interrupted, UserError, ending_in_a_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -427,11 +426,8 @@ def main() -> None:
     """Entry point: exit code 0 done, 1 bug, 2 bad input, 75 interrupted and resumable."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
-    try:
+    with ending_in_a_line():
         app()
-    except (UserError, Interrupted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

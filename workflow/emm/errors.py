@@ -1,5 +1,9 @@
 """Errors that end a command in one line, and the exit codes they carry."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 EXIT_BAD_INPUT = 2
 EXIT_RESUMABLE = 75
 
@@ -14,3 +18,13 @@ class Interrupted(Exception):  # noqa: N818 - an outcome, not an error
     """Work stopped with its state saved: the same command resumes it. Exit code 75."""
 
     exit_code = EXIT_RESUMABLE
+
+
+@contextlib.contextmanager
+def ending_in_a_line() -> Iterator[None]:
+    """End the process with one line and the exit code of an error that carries one."""
+    try:
+        yield
+    except (UserError, Interrupted) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

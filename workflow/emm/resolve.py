@@ -182,21 +182,26 @@ def label_classes(settings: Mapping[str, Any]) -> int:
 
 def _check_drawn(settings: Mapping[str, Any]) -> None:
     """Labels are drawn among those of the label input: all of them have to be trained."""
-    given, classes = settings["labels.num_classes"], settings["data.num_classes"]
+    given, classes = settings["labels.num_classes"], _present_classes(settings)
     drawn = settings["eval.label"] == "drawn" and settings["labels.kind"] == "true"
-    if drawn and classes and given > classes + bool(settings["data.dummy_size"]):
+    if drawn and classes and given > classes:
         raise UserError(
             f"labels.num_classes {given}: most of these labels have no images, and samples would "
             "draw them; set eval.label to data or dummy, or leave out labels.num_classes"
         )
 
 
+def _present_classes(settings: Mapping[str, Any]) -> int | None:
+    """Classes of the training set, its dummies included; None or 0 if they are not known."""
+    classes = settings["data.num_classes"]
+    return classes and classes + bool(settings["data.dummy_size"])
+
+
 def _true_classes(settings: Mapping[str, Any], given: int) -> int:
     """Width of the label input; a wider one than there are classes has rows that nothing trains."""
-    classes = settings["data.num_classes"]
-    if not classes:
+    needed = _present_classes(settings)
+    if not needed:
         return given
-    needed = classes + bool(settings["data.dummy_size"])
     if given and given < needed:
         raise UserError(f"labels.num_classes {given}: the training set has {needed} classes")
     return given or needed

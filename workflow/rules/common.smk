@@ -13,28 +13,16 @@ from snakemake.exceptions import WorkflowError
 from emm import catalog, ids
 from emm.analyse.published import published_files
 from emm.checkout import start_without_limit, use_checkout
-from emm.errors import UserError
-from emm.plan.jobs import Requests
+from emm.errors import ending_in_a_line
+from emm.plan.jobs import SMALL, Requests
 from emm.plan.stage import check_budget
 from emm.spec import RECIPE_VERSION, option
 
 use_checkout()
-try:
+with ending_in_a_line():
     CATALOG = catalog.load(config)
     CATALOG.require_files()
-    REQUESTS = Requests(CATALOG.config.plan)
-except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
-
-
-def within_budget(catalog):
-    """End the start of a workflow that would cost more than the config allows."""
-    try:
-        check_budget(catalog)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    REQUESTS = Requests(CATALOG.config)
 
 
 def what(config):
@@ -57,7 +45,8 @@ PUBLISHED = [relpath(path) for path in published_files()]
 
 
 onstart:
-    within_budget(CATALOG)
+    with ending_in_a_line():
+        check_budget(CATALOG)
     start_without_limit(workflow)
     for notice in CATALOG.notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -91,10 +80,12 @@ def dummies(wildcards):
     return [f"{ROOT}/sources/{source}.npz"] if source else []
 
 
-def evaluation_job(rule, wildcards):
-    """What the job of an evaluation asks for."""
-    evaluation = CATALOG.evaluations[wildcards.run, wildcards.evaluation]
-    return getattr(REQUESTS, rule)(RUNS[wildcards.run], evaluation)
+def job(rule, wildcards):
+    """What the job of a run, or of one of its evaluations, asks for."""
+    evaluation = CATALOG.evaluations.get(
+        (wildcards.run, wildcards.get("evaluation", ""))
+    )
+    return REQUESTS.job(rule, RUNS[wildcards.run], evaluation)
 
 
 def written_anew(wildcards):

@@ -12,8 +12,8 @@ rule data:
     priority: 20
     threads: THREADS
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=SMALL["data"].mem_mb,
+        runtime=SMALL["data"].minutes,
     params:
         settings=lambda w: options(ids.source_settings(CATALOG.sources[w.source])),
         cache=lambda w, output: CATALOG.config.cache,  # reruns nothing

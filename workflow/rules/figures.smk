@@ -26,8 +26,8 @@ rule figure:
     wildcard_constraints:
         figure="|".join(CATALOG.figures),
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=SMALL["figure"].mem_mb,
+        runtime=SMALL["figure"].minutes,
     params:
         config=lambda w: what(CATALOG.only(CATALOG.figures[w.figure].experiment)),
         stem=f"{ROOT}/figures/{{figure}}",

@@ -17,9 +17,9 @@ rule sample:
     priority: 30
     threads: THREADS
     resources:
-        gpu=lambda w: evaluation_job("sample", w).gpus,
-        mem_mb=lambda w: evaluation_job("sample", w).mem_mb,
-        runtime=lambda w: evaluation_job("sample", w).minutes,
+        gpu=lambda w: job("sample", w).gpus,
+        mem_mb=lambda w: job("sample", w).mem_mb,
+        runtime=lambda w: job("sample", w).minutes,
     params:
         settings=lambda w: options(
             ids.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)

@@ -17,9 +17,9 @@ rule score:
     priority: 40
     threads: THREADS
     resources:
-        gpu=lambda w: evaluation_job("score", w).gpus,
-        mem_mb=lambda w: evaluation_job("score", w).mem_mb,
-        runtime=lambda w: evaluation_job("score", w).minutes,
+        gpu=lambda w: job("score", w).gpus,
+        mem_mb=lambda w: job("score", w).mem_mb,
+        runtime=lambda w: job("score", w).minutes,
     params:
         gallery=CATALOG.config.gallery,
         device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing

@@ -12,8 +12,8 @@ rule subset:
         f"{ROOT}/logs/subset/{{subset}}.log",
     priority: 10
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=SMALL["subset"].mem_mb,
+        runtime=SMALL["subset"].minutes,
     params:
         settings=lambda w: options(
             ids.subset_settings(CATALOG.subsets[w.subset].settings)

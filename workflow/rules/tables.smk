@@ -16,8 +16,8 @@ rule tables:
     log:
         f"{ROOT}/logs/tables.log",
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=SMALL["tables"].mem_mb,
+        runtime=SMALL["tables"].minutes,
     params:
         config=CONFIG,
     shell:
@@ -52,8 +52,8 @@ rule replication:
     log:
         f"{ROOT}/logs/replication.log",
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=SMALL["replication"].mem_mb,
+        runtime=SMALL["replication"].minutes,
     params:
         config=CONFIG,
         scale=CATALOG.scale.model_dump_json(include={"comparable", "run_sd"}),

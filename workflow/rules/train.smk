@@ -18,9 +18,9 @@ rule train:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
     threads: THREADS
     resources:
-        gpu=lambda w: REQUESTS.train(RUNS[w.run]).gpus,
-        mem_mb=lambda w: REQUESTS.train(RUNS[w.run]).mem_mb,
-        runtime=lambda w: REQUESTS.train(RUNS[w.run]).minutes,
+        gpu=lambda w: job("train", w).gpus,
+        mem_mb=lambda w: job("train", w).mem_mb,
+        runtime=lambda w: job("train", w).minutes,
     params:
         settings=lambda w: options(ids.identity(RUNS[w.run].settings)),
         ema=lambda w: [f"--ema={rate}" for rate in RUNS[w.run].ema],

@@ -29,11 +29,10 @@ from emm.analyse.places import (
     Place,
     time_factor,
 )
-from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN, is_trained
+from emm.plan.cost import network
 from emm.score.criteria import best_checkpoint
 from emm.seeds import derive
-from emm.spec import DEFAULTS, Recipe, nested
 
 DRAWS = 2000
 # Relative sd of the KNN distance over training seeds, per point of the ratio's: in Tables 2 and 5
@@ -317,25 +316,4 @@ def million_parameters(settings: Any) -> float:
     """Parameters of a run's network in millions; 0 for the optimum and for a user's denoiser."""
     if settings["model.arch"] in (OPTIMUM, OWN):
         return 0.0
-    network = {key: value for key, value in settings.items() if key.startswith("model.")}
-    keys = ("data.dataset", "data.resolution", "labels.num_classes")
-    return _counted(tuple((network | {key: settings[key] for key in keys}).items()))
-
-
-@lru_cache(maxsize=1000)
-def _counted(items: tuple[tuple[str, Any], ...]) -> float:
-    import torch
-
-    from emm import nets
-    from emm.nets.cost import parameters
-
-    settings = DEFAULTS | dict(items)
-    info = source_info(settings["data.dataset"])
-    with torch.device("meta"):
-        network = nets.build(
-            Recipe.model_validate(nested(settings)).model,
-            resolution=settings["data.resolution"] or info.resolution or 32,
-            image_channels=info.channels or 3,
-            label_dim=settings["labels.num_classes"],
-        )
-    return parameters(network) / 1e6
+    return network(settings).parameters / 1e6

@@ -62,41 +62,25 @@ def sample_run(
     device = choose_device(recipe.train.device)
     unfinished = output.with_name(f"{output.name}.partial")
     token = digest([content["run"], content["made"]["date"], dict(evaluation)])
-    work = (recipe, settings, content, run_path, subset, unfinished, token, device, batch_size)
+    others = {}
     with exclusive(output.parent, output.name):
-        steps, others = _sample_checkpoints(*work)
-        entries = [
+        if recipe.model.arch == STABLE_DIFFUSION:
+            from emm.sd.sample import write_samples
+
+            files = _checkpoint_files(run_path, content, settings)
+            about = (token, device, batch_size, content.get("base"))
+            others = write_samples(recipe, subset, files, unfinished, *about)
+            steps = list(files)
+        else:
+            denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
+            steps = _write_samples(denoisers, recipe, subset, unfinished, token, device, batch_size)
+        index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
+        index["checkpoints"] = [
             {"step": step, "epoch": epoch_at(step, settings), "file": sample_file(step)}
             for step in steps
         ]
-        index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
-        index["checkpoints"] = entries
         write_text(unfinished / SAMPLE_INDEX, json.dumps(index, indent=1))
         _publish(unfinished, output, {SAMPLE_INDEX, *map(sample_file, steps), *others.values()})
-
-
-def _sample_checkpoints(
-    recipe: Recipe,
-    settings: Mapping[str, Any],
-    content: Mapping[str, Any],
-    run_path: Path,
-    subset: Subset,
-    folder: Path,
-    token: str,
-    device: torch.device,
-    batch_size: int,
-) -> tuple[list[int], dict[str, str]]:
-    """Sample all checkpoints; returns their steps, and other files by their entry of the index."""
-    if recipe.model.arch == STABLE_DIFFUSION:
-        from emm.sd.sample import write_samples
-
-        files = _checkpoint_files(run_path, content, settings)
-        others = write_samples(
-            recipe, subset, files, folder, token, device, batch_size, content.get("base")
-        )
-        return list(files), others
-    denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
-    return _write_samples(denoisers, recipe, subset, folder, token, device, batch_size), {}
 
 
 def _write_samples(

@@ -49,8 +49,8 @@ def _shard(
     """Images of a shard, which is drawn and written if it is not there."""
     shard = path.with_name(f"{path.stem}.shard-{start:08d}.npz")
     token = f"{token}-{stop}"
-    if is_done(shard, token):
-        return read_arrays(shard)["images"]
+    if (found := _read(shard, token)) is not None:
+        return found["images"]
     images = draw(start, stop)
     write_arrays(shard, {"images": images, "token": np.str_(token)})
     return images
@@ -58,7 +58,12 @@ def _shard(
 
 def is_done(path: Path, token: str) -> bool:
     """Whether a file of samples is whole and has this token."""
+    return _read(path, token) is not None
+
+
+def _read(path: Path, token: str) -> dict[str, np.ndarray] | None:
     try:
-        return str(read_arrays(path).get("token")) == token
+        found = read_arrays(path)
     except UserError:
-        return False
+        return None
+    return found if str(found.get("token")) == token else None

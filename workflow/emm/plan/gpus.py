@@ -38,4 +38,4 @@ def find_gpu(name: str) -> Gpu:
     if name not in known and not name.endswith(".yaml"):
         raise UserError(f"plan.gpu: no GPU {name!r}{suggestion(name, known)}; or a .yaml file")
     content = known[name] if name in known else load_yaml(Path(name))
-    return parse(Gpu, content, f"{name}" if name.endswith(".yaml") else f"gpus.yaml: {name}")
+    return parse(Gpu, content, f"gpus.yaml: {name}" if name in known else name)

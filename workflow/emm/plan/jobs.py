@@ -6,10 +6,11 @@ The rules of the workflow ask here for their resources, so that a plan shows wha
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from emm.catalog import Catalog
 from emm.data.catalogue import source_info
-from emm.documents import Plan
+from emm.documents import Config
 from emm.plan.cost import (
     components,
     network,
@@ -23,7 +24,8 @@ from emm.sd import TINY
 from emm.train.schedules import training_size
 
 SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
-LEAST_MINUTES = {"train": 60, "sample": 60, "score": 60}
+LEAST_MINUTES = 60
+MEMORY = {"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)}  # MB
 SCORE_BYTES = 20  # of a sample in the table of scores
 MAX_SOURCE = 60_000  # images of a source whose number nobody knows
 
@@ -61,40 +63,57 @@ class Job:
         return self.gpus * self.seconds / 3600
 
 
+class Small(NamedTuple):
+    """What a job without a GPU takes and asks for, whatever it is about."""
+
+    seconds: float
+    minutes: int
+    mem_mb: int
+
+
+SMALL = {
+    "data": Small(60, 60, 4000),
+    "subset": Small(10, 30, 4000),
+    "experiment_tables": Small(10, 30, 4000),
+    "tables": Small(20, 30, 4000),
+    "replication": Small(60, 30, 4000),
+    "figure": Small(10, 10, 2000),
+    "pages": Small(20, 60, 4000),
+    "report": Small(60, 60, 4000),
+}
+
+
 class Requests:
-    """What the jobs of runs ask for, on the GPU of a plan."""
+    """What the jobs of runs ask for, on the GPU of a config's plan."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.gpu = plan, find_gpu(plan.gpu)
+    def __init__(self, config: Config) -> None:
+        self.plan, self.threads = config.plan, config.threads
+        self.gpu = find_gpu(config.plan.gpu)
+        self._known: dict[tuple[str, str], Job] = {}
 
-    def train(self, run: Run) -> Job:
-        """The training of a run."""
-        work = training_seconds(run, self.gpu)
-        return self._job("train", run, run.id, work, mem_mb=64000 if _is_large(run) else 8000)
+    def job(self, rule: str, run: Run, evaluation: Evaluation | None = None) -> Job:
+        """The training of a run, or the sampling or scoring of one of its evaluations."""
+        name = f"{run.id}/{evaluation.id}" if evaluation else run.id
+        if (rule, name) not in self._known:  # Snakemake asks for each resource by itself
+            self._known[rule, name] = self._job(rule, name, run, evaluation)
+        return self._known[rule, name]
 
-    def sample(self, run: Run, evaluation: Evaluation) -> Job:
-        """The sampling of an evaluation."""
-        work, name = sampling_seconds(evaluation, self.gpu), f"{run.id}/{evaluation.id}"
-        return self._job("sample", run, name, work, mem_mb=24000 if _is_large(run) else 8000)
-
-    def score(self, run: Run, evaluation: Evaluation) -> Job:
-        """The scoring of an evaluation."""
-        work, name = scoring_seconds(evaluation, self.gpu), f"{run.id}/{evaluation.id}"
-        return self._job("score", run, name, work, mem_mb=24000 if _is_large(run) else 8000)
-
-    def _job(self, rule: str, run: Run, name: str, work: float, mem_mb: int) -> Job:
+    def _job(self, rule: str, name: str, run: Run, evaluation: Evaluation | None) -> Job:
         """A job that may take several allocations, each as long as the cluster grants at most."""
+        seconds = {"train": training_seconds, "sample": sampling_seconds, "score": scoring_seconds}
+        work = seconds[rule](evaluation or run, self.gpu)
         needs_gpu = run.takes_gpu and (rule != "train" or run.is_trained)
         start, longest = self.gpu.start_seconds, 60 * self.plan.hours
         wanted = math.ceil((SPARE * work + start) / 60)
-        minutes = min(max(wanted, LEAST_MINUTES[rule]), int(longest))
+        minutes = min(max(wanted, LEAST_MINUTES), int(longest))
         allocations = max(1, math.ceil(work / (60 * minutes - start))) if work else 1
         return Job(
             rule,
             name,
             work + allocations * start,
             minutes,
-            mem_mb,
+            MEMORY[rule][_is_large(run)],
+            self.threads,
             gpus=int(needs_gpu and self.gpu.gpu),
             allocations=allocations,
             run=run.id,
@@ -109,7 +128,7 @@ def _is_large(run: Run) -> bool:
 
 def all_jobs(catalog: Catalog) -> list[Job]:
     """All jobs of a catalog, each after those that it waits for."""
-    requests = Requests(catalog.config.plan)
+    requests = Requests(catalog.config)
     jobs = [*_data_jobs(catalog), *_subset_jobs(catalog)]
     for run in catalog.runs.values():
         jobs += _run_jobs(run, requests)
@@ -117,10 +136,11 @@ def all_jobs(catalog: Catalog) -> list[Job]:
 
 
 def _data_jobs(catalog: Catalog) -> Iterator[Job]:
+    threads = catalog.config.threads
     for name, settings in catalog.sources.items():
         size = source_info(settings["data.dataset"]).size or MAX_SOURCE
         final = float(size * components(settings))
-        yield Job("data", name, 60, 60, 4000, final=final)
+        yield Job("data", name, *SMALL["data"], threads, final=final)
 
 
 def _subset_jobs(catalog: Catalog) -> Iterator[Job]:
@@ -128,12 +148,12 @@ def _subset_jobs(catalog: Catalog) -> Iterator[Job]:
         sources = [run.source_id, *filter(None, [run.dummy_id])]
         final = float(training_size(run.settings) * components(run.settings))
         needs = tuple(("data", source) for source in sources)
-        yield Job("subset", name, 10, 30, 4000, final=final, needs=needs)
+        yield Job("subset", name, *SMALL["subset"], final=final, needs=needs)
 
 
 def _run_jobs(run: Run, requests: Requests) -> Iterator[Job]:
     weights = 4 * network(run.settings).parameters
-    train = requests.train(run)
+    train = requests.job("train", run)
     yield replace(
         train,
         final=weights * len(run.ema) * len(run.snapshots) if run.is_trained else 0,
@@ -142,9 +162,9 @@ def _run_jobs(run: Run, requests: Requests) -> Iterator[Job]:
     )
     for evaluation in run.evaluations.values():
         images = evaluation.settings["eval.num_samples"] * len(evaluation.steps)
-        sample = requests.sample(run, evaluation)
+        sample = requests.job("sample", run, evaluation)
         yield replace(sample, passing=float(images * components(run.settings)), needs=(train.key,))
-        score = requests.score(run, evaluation)
+        score = requests.job("score", run, evaluation)
         yield replace(score, final=float(images * SCORE_BYTES), needs=(sample.key,))
 
 
@@ -155,14 +175,16 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
         scores[row.experiment].append(("score", row.key))
     for name, keys in scores.items():
         needs = tuple(dict.fromkeys(keys))
-        yield Job("experiment_tables", name, 10, 30, 4000, experiments=(name,), needs=needs)
+        yield Job(
+            "experiment_tables", name, *SMALL["experiment_tables"], experiments=(name,), needs=needs
+        )
     everything = tuple(dict.fromkeys(key for keys in scores.values() for key in keys))
-    yield Job("tables", "all", 20, 30, 4000, needs=everything)
-    yield Job("replication", "all", 60, 30, 4000, needs=(("tables", "all"),))
+    yield Job("tables", "all", *SMALL["tables"], needs=everything)
+    yield Job("replication", "all", *SMALL["replication"], needs=(("tables", "all"),))
     for name, planned in catalog.figures.items():
         about = (planned.experiment,)
         needs = (("experiment_tables", planned.experiment),)
-        yield Job("figure", name, 10, 10, 2000, experiments=about, needs=needs)
+        yield Job("figure", name, *SMALL["figure"], experiments=about, needs=needs)
     figures = tuple(("figure", name) for name in catalog.figures)
-    yield Job("pages", "all", 20, 60, 4000, needs=(("replication", "all"), *figures))
-    yield Job("report", "all", 60, 60, 4000, needs=(("pages", "all"),))
+    yield Job("pages", "all", *SMALL["pages"], needs=(("replication", "all"), *figures))
+    yield Job("report", "all", *SMALL["report"], needs=(("pages", "all"),))

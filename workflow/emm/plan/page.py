@@ -5,13 +5,14 @@ runs to their jobs.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from html import escape
 from typing import Any
 
 from emm.catalog import Catalog
 from emm.plan.jobs import Job
 
+Done = Set[tuple[str, str]]
 STAGES = (  # columns of the graph, from left to right
     ("data",),
     ("subset",),
@@ -39,8 +40,11 @@ summary { cursor: pointer } details details { margin-left: 1.5em }
 """
 
 
-def page(catalog: Catalog, jobs: Sequence[Job], facts: Mapping[str, Any]) -> str:
-    """The page: totals, costs by rule and experiment, and the graph of all jobs."""
+def page(catalog: Catalog, jobs: Sequence[Job], done: Done, facts: Mapping[str, Any]) -> str:
+    """The page: totals, costs by rule and experiment, and the graph of all jobs.
+
+    done: keys of the jobs that are.
+    """
     title = f"Plan: {catalog.scale.title}"
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -50,7 +54,7 @@ def page(catalog: Catalog, jobs: Sequence[Job], facts: Mapping[str, Any]) -> str
         "<h2>Experiments, runs and jobs</h2>",
         "<p>Open an experiment for its runs, and a run for its jobs. A run that several "
         "experiments share is done once; its cost counts in each of them. Faded: done.</p>",
-        *(_experiment(catalog, row, jobs, facts) for row in facts["experiments"]),
+        *(_experiment(catalog, row, jobs, done, facts) for row in facts["experiments"]),
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
@@ -115,7 +119,11 @@ def _rules(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _experiment(
-    catalog: Catalog, row: Mapping[str, Any], jobs: Iterable[Job], facts: Mapping[str, Any]
+    catalog: Catalog,
+    row: Mapping[str, Any],
+    jobs: Iterable[Job],
+    done: Done,
+    facts: Mapping[str, Any],
 ) -> str:
     name = row["experiment"]
     runs: dict[str, list[Job]] = defaultdict(list)
@@ -129,15 +137,13 @@ def _experiment(
         f"{hours(row['gpu_hours'])} GPU-hours, {hours(row['own_gpu_hours'])} of runs of its own "
         f'<span class="bar" style="width: {width:.2f}em"></span></summary>'
     )
-    return f"<details>{head}{''.join(_run(catalog, *item) for item in runs.items())}</details>"
+    return f"<details>{head}{''.join(_run(*item, done) for item in runs.items())}</details>"
 
 
-def _run(catalog: Catalog, run: str, jobs: Sequence[Job]) -> str:
-    from emm.plan.stage import is_done
-
+def _run(run: str, jobs: Sequence[Job], done: Done) -> str:
     boxes = []
     for job in jobs:
-        classes = ["box", *(["gpu"] if job.gpus else []), *(["done"] * is_done(catalog, job))]
+        classes = ["box", *(["gpu"] if job.gpus else []), *(["done"] if job.key in done else [])]
         asked = f"{job.minutes} min, {job.mem_mb / 1000:g} GB"
         times = f"{job.allocations} &times; " if job.allocations > 1 else ""
         text = f"<b>{job.rule}</b> {hours(job.seconds / 3600)} h<br><small>{times}{asked}</small>"

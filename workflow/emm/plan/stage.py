@@ -11,6 +11,7 @@ from emm.errors import UserError
 from emm.files import write_text
 from emm.plan.gpus import find_gpu
 from emm.plan.jobs import Job, all_jobs
+from emm.plan.page import page
 from emm.plan.totals import by_experiment, by_rule, longest_chain, total
 
 COLUMNS = (
@@ -19,14 +20,14 @@ COLUMNS = (
 )
 
 
-def make_plan(catalog: Catalog) -> tuple[list[Job], dict[str, Any]]:
-    """All jobs of a catalog, and what they come to, as JSON: totals on the top level."""
+def make_plan(catalog: Catalog) -> tuple[list[Job], set[tuple[str, str]], dict[str, Any]]:
+    """All jobs of a catalog, the keys of those that are done, and what they come to, as JSON."""
     jobs, plan = all_jobs(catalog), catalog.config.plan
     gpu = find_gpu(plan.gpu)
-    left = [job for job in jobs if not is_done(catalog, job)]
+    done = {job.key for job in jobs if is_done(catalog, job)}
     facts = {
         **total(jobs, plan.gpus),
-        "left_gpu_hours": sum(job.gpu_hours for job in left),
+        "left_gpu_hours": sum(job.gpu_hours for job in jobs if job.key not in done),
         "scale": catalog.config.scale,
         "gpu": gpu.title,
         "gpus": plan.gpus,
@@ -35,7 +36,7 @@ def make_plan(catalog: Catalog) -> tuple[list[Job], dict[str, Any]]:
         "experiments": by_experiment(jobs),
         "longest_chain": [" ".join(job.key) for job in longest_chain(jobs)[1]],
     }
-    return jobs, facts
+    return jobs, done, facts
 
 
 def is_done(catalog: Catalog, job: Job) -> bool:
@@ -43,30 +44,28 @@ def is_done(catalog: Catalog, job: Job) -> bool:
     if job.rule == "train":
         return (catalog.run_folder(job.run) / "run.yaml").exists()
     if job.rule in ("sample", "score"):
-        return (catalog.root / "runs" / job.name / "summary.parquet").exists()
+        return (catalog.evaluation_folder(*job.name.split("/")) / "summary.parquet").exists()
     return False
 
 
 def write_plan(catalog: Catalog, folder: Path) -> dict[str, Any]:
     """Write jobs.csv, plan.json and plan.html to a folder; returns what plan.json holds."""
-    from emm.plan.page import page
-
-    jobs, facts = make_plan(catalog)
-    write_text(folder / "jobs.csv", _table(catalog, jobs))
+    jobs, done, facts = make_plan(catalog)
+    write_text(folder / "jobs.csv", _table(jobs, done))
     write_text(folder / "plan.json", json.dumps(facts, indent=1))
-    write_text(folder / "plan.html", page(catalog, jobs, facts))
+    write_text(folder / "plan.html", page(catalog, jobs, done, facts))
     return facts
 
 
-def _table(catalog: Catalog, jobs: list[Job]) -> str:
+def _table(jobs: list[Job], done: set[tuple[str, str]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(catalog, job) for job in jobs)
+    writer.writerows(_row(job, job.key in done) for job in jobs)
     return stream.getvalue()
 
 
-def _row(catalog: Catalog, job: Job) -> dict[str, Any]:
+def _row(job: Job, done: bool) -> dict[str, Any]:
     same = ("rule", "name", "run", "gpus", "threads", "mem_mb", "minutes", "allocations")
     return {
         **{key: getattr(job, key) for key in same},
@@ -75,7 +74,7 @@ def _row(catalog: Catalog, job: Job) -> dict[str, Any]:
         "gpu_hours": f"{job.gpu_hours:.3f}",
         "final_mb": f"{job.final / 1e6:.1f}",
         "passing_mb": f"{job.passing / 1e6:.1f}",
-        "done": int(is_done(catalog, job)),
+        "done": int(done),
     }
 
 
@@ -84,7 +83,7 @@ def check_budget(catalog: Catalog) -> None:
     limit = catalog.config.budget.gpu_hours
     if limit is None:
         return
-    _, facts = make_plan(catalog)
+    *_, facts = make_plan(catalog)
     left = facts["left_gpu_hours"]
     if left > limit:
         costs = sorted(facts["experiments"], key=lambda row: -row["gpu_hours"])
