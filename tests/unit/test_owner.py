@@ -1,5 +1,6 @@
 """One process at a time in a folder: who is let in, who waits, and what a killed one leaves."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -170,3 +171,29 @@ def test_an_owner_touches_its_file(tmp_path, monkeypatch):
         while (tmp_path / f".{FILE}").stat().st_mtime == 1:
             assert time.time() < deadline
             time.sleep(0.01)
+
+
+def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):
+    """SLURM knows the number as alive, since it is that of the one who asks."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr(slurm, "is_alive", lambda job: True)
+    monkeypatch.setattr(owner, "POLL_SECONDS", 0.05)
+    before = replace(ELSEWHERE, job="12")
+    path = leave(tmp_path, before, age=owner.LOST_SECONDS - 20)
+    assert owner._is_alive(path, before)  # the node is cut off, and it still runs there
+    os.utime(path, (time.time() - owner.LOST_SECONDS - 1,) * 2)
+    with exclusive(tmp_path):
+        assert json.loads(path.read_text())["host"] == Owner.here().host
+
+
+def test_a_full_disk_is_a_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with (
+        pytest.raises(Interrupted, match="No space left on device; free some"),
+        exclusive(tmp_path),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -20,20 +20,14 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyErr
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Path to write to; on success it is synced and renamed to `path`, on failure removed.
+def writing(path: Path) -> Iterator[None]:
+    """Failures of writing to a path in one line.
 
     Raises Interrupted when the disk is full: nothing that was finished is touched. A path that
     cannot be written to is a UserError.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        yield
     except OSError as error:
         if error.errno in DISK_FULL:
             reason = os.strerror(error.errno)
@@ -42,6 +36,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if error.errno in FORBIDDEN:
             raise UserError(f"{path}: cannot be written ({os.strerror(error.errno)})") from error
         raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Path to write to; on success it is synced and renamed to `path`, on failure removed.
+
+    Errors as `writing` has them.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ import psutil
 
 from emm import slurm
 from emm.errors import Interrupted
+from emm.files import writing
 
 FILE = "owner.json"
 TOUCH_SECONDS = 10.0
@@ -58,7 +59,8 @@ def exclusive(folder: Path | str, what: str = "", wait: bool | None = None) -> I
     goes on from what the other one leaves. Otherwise Interrupted is raised.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path, owner = folder / f".{what}{FILE}", Owner.here()
     _take(path, owner, owner.job is not None if wait is None else wait)
     stop = threading.Event()
@@ -97,13 +99,14 @@ def _beside(path: Path) -> Path:
 def _create(path: Path, owner: Owner) -> bool:
     """Whether the file was made: at most one of all that try succeeds, with its content whole."""
     mine = _beside(path)
-    mine.write_text(json.dumps(asdict(owner)))
     try:
+        with writing(path):
+            mine.write_text(json.dumps(asdict(owner)))
         os.link(mine, path)
     except FileExistsError:
         return False
     finally:
-        mine.unlink()
+        mine.unlink(missing_ok=True)
     return True
 
 
@@ -123,6 +126,8 @@ def _is_alive(path: Path, other: Owner | None) -> bool:
         return silent < STALE_SECONDS
     if other.host == platform.node():
         return _runs_here(other)
+    if other.job and other.job == slurm.this_job():  # requeued: this job, on another node before
+        return silent < LOST_SECONDS
     known = slurm.is_alive(other.job) if other.job else None
     if known is None:
         return silent < STALE_SECONDS
@@ -139,13 +144,14 @@ def _runs_here(other: Owner) -> bool:
 def _silence(path: Path) -> float | None:
     """Seconds without a touch, by the clock of the file system; None if the file is gone."""
     probe = _beside(path)
-    probe.touch()
     try:
+        with writing(path):
+            probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime
     except FileNotFoundError:
         return None
     finally:
-        probe.unlink()
+        probe.unlink(missing_ok=True)
 
 
 def _remove(path: Path, other: Owner | None) -> None:

@@ -12,6 +12,7 @@ ALIVE = {  # states in which processes of a job run, or will again
 }
 ANSWER_SECONDS = 30
 STOP_SECONDS = 180  # before the end of an allocation, for what has to be written
+CANCEL_SECONDS = 120  # SLURM kills what does not end by itself after half a minute
 
 
 def this_job() -> str | None:
@@ -47,13 +48,35 @@ def stop_time() -> float:
     return math.inf if end is None else end - min(STOP_SECONDS, (end - now) / 10)
 
 
+def cancel(name: str) -> int:
+    """Cancel the jobs of a name and wait until they have ended; how many there were."""
+    count, deadline = len(_named(name)), time.monotonic() + CANCEL_SECONDS
+    if count:
+        _ask("scancel", f"--name={name}")
+    while _named(name) and time.monotonic() < deadline:
+        time.sleep(1)
+    return count
+
+
+def _named(name: str) -> list[str]:
+    """Jobs of a name that wait, run, or end at the moment."""
+    done = _ask("squeue", "--noheader", f"--name={name}", "--format=%i")
+    return done.stdout.split() if done else []
+
+
 def _squeue(job: str, what: str) -> str | None:
     """A word on a job; empty where SLURM does not know it, None where SLURM does not answer."""
-    command = ["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={what}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
+    done = _ask("squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={what}")
+    if done is None:
         return None
     if done.returncode:
         return "" if "Invalid job id" in done.stderr else None
     return done.stdout.strip()
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """What a command of SLURM answers; None where there is none, or no answer."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None

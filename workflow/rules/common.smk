@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 from emm import catalog, ids
 from emm.analyse.published import published_files
 from emm.checkout import start_without_limit, use_checkout
+from emm.controller import mend_status_queries, take_over
 from emm.errors import ending_in_a_line
 from emm.plan.jobs import SMALL, Requests
 from emm.plan.stage import check_budget
@@ -47,6 +48,8 @@ PUBLISHED = [relpath(path) for path in published_files()]
 onstart:
     with ending_in_a_line():
         check_budget(CATALOG)
+        take_over(ROOT, workflow)
+        mend_status_queries(workflow)
     start_without_limit(workflow)
     for notice in CATALOG.notices:
         print(f"note: {notice}", file=sys.stderr)
