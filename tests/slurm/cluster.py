@@ -1,9 +1,10 @@
-"""A SLURM of its own on this machine: munge, a controller and two nodes with devices that are none.
+"""A SLURM of its own on this machine: munge, a controller, and nodes with devices that are none.
 
 Everything lies in one folder, listens on the loopback, and needs no database: jobs are asked for
 with squeue. `python tests/slurm/cluster.py FOLDER` starts one and holds it until Ctrl-C.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "squeue", "srun", "sbatch", "scancel", "scontrol")
 PACKAGES = "munge slurmctld slurmd slurm-client"
 WRAPPED = ("squeue", "srun", "sbatch", "scancel", "scontrol", "sinfo", "sacct")
-NODES = ("n1", "n2")
+NODES = ("n1", "n2", "n3", "n4", "n5")  # two to work on, one that fails, two that others take
 GPUS = 4
 CONFIG = """\
 ClusterName=ci
@@ -64,12 +67,14 @@ PreemptMode=REQUEUE
 NodeName=DEFAULT CPUs=16 Boards=1 SocketsPerBoard=1 CoresPerSocket=16 ThreadsPerCore=1
 {nodes}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
-PartitionName=scavenge Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=fragile Nodes=n1,n3 MaxTime=INFINITE State=UP
+PartitionName=scavenge Nodes=n4 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=spare Nodes=n5 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=urgent Nodes=n4,n5 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} RealMemory=200000 "
-    "State=UNKNOWN Gres=gpu:a100:{gpus}"
+    "State=UNKNOWN Gres=gpu:a100:{gpus} Weight={weight}"
 )
 
 
@@ -102,7 +107,7 @@ class Cluster:
         return kept | {"PATH": f"{self.base}/bin:{kept.get('PATH', '')}:/usr/sbin"}
 
     def start(self) -> None:
-        """Start all daemons; returns when both nodes are idle."""
+        """Start all daemons; returns when all nodes are idle."""
         self._write()
         munge = f"{self.base}/run/munge"
         self._start(
@@ -122,22 +127,23 @@ class Cluster:
         self._start(name, "slurmd", "-D", "-N", name)
 
     def kill_node(self, name: str) -> None:
-        """Let a node vanish: its daemon dies, with whatever runs there."""
+        """Let a node vanish with whatever runs there, which has no time to tell anybody."""
+        jobs = self.run("squeue", "--noheader", f"--nodelist={name}", "--format=%i").stdout.split()
         daemon = self.daemons.pop(name)
-        spool = f"/spool/{name}/"
         daemon.kill()
         daemon.wait()
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_bytes().decode(errors="replace")
-                variables = (process / "environ").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if f"SLURMD_NODENAME={name}" in variables or spool in command:
-                os.kill(int(process.name), signal.SIGKILL)
+        stewards = tuple(f"slurmstepd: [{job}" for job in jobs)  # these would report the rest dead
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if jobs and " ".join(process.cmdline()).startswith(stewards):
+                    process.kill()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("SLURMD_NODENAME") == name:
+                    process.kill()
 
     def wait_until_idle(self, seconds: float = 60) -> None:
-        """Wait until both nodes take jobs."""
+        """Wait until all nodes take jobs."""
         wait_for(lambda: self.states() == {"idle"}, seconds, "the nodes")
 
     def states(self) -> set[str]:
@@ -177,8 +183,9 @@ class Cluster:
         for name in ("run", "log", "state", "dev", "bin", *(f"spool/{node}" for node in NODES)):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         about = {"base": self.base, "host": self.host, "port": self.port}
+        weight = dict.fromkeys(NODES, 2) | {"n3": 1}  # jobs go there first
         nodes = "\n".join(
-            NODE.format(name=name, host=self.host, port=port, gpus=GPUS)
+            NODE.format(name=name, host=self.host, port=port, gpus=GPUS, weight=weight[name])
             for name, port in self.ports.items()
         )
         (self.base / "slurm.conf").write_text(CONFIG.format(nodes=nodes, **about))

@@ -1,26 +1,23 @@
 """The workflow on a real SLURM: what it asks for, and what it survives."""
 
-import os
 import re
-import signal
-import time
 
 import pandas as pd
 import pytest
-from cluster import wait_for
+from faults import FAULTS
+from project import check_out
+from stress import stress
 
 pytestmark = pytest.mark.slurm
 
 
-def same(project, undisturbed: pd.DataFrame) -> None:
-    """The results are those of a run that nothing disturbed."""
-    pd.testing.assert_frame_equal(project.table(), undisturbed)
-
-
-def jobs(slurm, project) -> list[tuple[str, str, str]]:
-    """Number, state and comment of the jobs that a project has submitted."""
-    submitted = re.findall(r"SLURM jobid (\d+)", project.output)
-    return [job for job in slurm.jobs() if job[0] in submitted]
+@pytest.mark.parametrize("fault", FAULTS)
+def test_results_after_a_fault_are_those_of_an_undisturbed_run(fault, outcomes, undisturbed):
+    table = outcomes[fault].result()
+    whole = undisturbed.table()
+    same = whole[whole["run"].isin(table["run"])].reset_index(drop=True)
+    assert len(same)
+    pd.testing.assert_frame_equal(table, same)
 
 
 def requests(slurm, job: str) -> tuple[str | None, str, str]:
@@ -30,67 +27,25 @@ def requests(slurm, job: str) -> tuple[str | None, str, str]:
     return tuple(match and match[1] for match in found)
 
 
-def wait_for_training(slurm, project) -> str:
-    """Number of a training job that has got somewhere."""
-    found: list[str] = []
-
-    def is_training() -> bool:
-        running = [
-            job
-            for job, state, what in jobs(slurm, project)
-            if state == "RUNNING" and "train" in what
-        ]
-        states = list(project.folder.glob("results/tiny/runs/*/state.safetensors"))
-        found[:] = running
-        return bool(running and states)
-
-    wait_for(is_training, 120, "a training")
-    return found[0]
-
-
-@pytest.fixture
-def long(project):
-    """A project whose trainings take half a minute and save their state all the time."""
-    path = project.folder / "workflow" / "scales" / "tiny.yaml"
-    path.write_text(path.read_text().replace("factor: 0.0015", "factor: 0.05"))
-    rule = project.folder / "workflow" / "rules" / "train.smk"
-    rule.write_text(rule.read_text().replace("emm train \\", "emm train --save-every 1 \\"))
-    return project
-
-
-def test_a_run(slurm, project, undisturbed):
+def test_a_run(slurm, folder, undisturbed):
     """Every job asks for what it needs, and a run is sampled and scored in one allocation."""
-    project.run()
-    same(project, undisturbed)
-    comments = [what for _, _, what in jobs(slurm, project)]
+    project = check_out(folder, slurm)
+    project.finish(project.start())
+    pd.testing.assert_frame_equal(project.table(), undisturbed.table())
+    comments = [what for _, _, what in project.jobs()]
     assert sum("rule_train" in what for what in comments) == 2
     assert sum("sample_score" in what for what in comments) == 2
     assert not any(what.startswith(("rule_sample", "rule_score")) for what in comments)
-    asked = {what: requests(slurm, job) for job, _, what in jobs(slurm, project)}
+    asked = {what: requests(slurm, job) for job, _, what in project.jobs()}
     train = next(each for what, each in asked.items() if "rule_train" in what)
     assert train == ("gres:gpu:1", "1", "01:00:00")
     assert asked["rule_evaluate_sample_score"] == ("gres:gpu:1", "1", "02:00:00")
     assert asked["rule_tables"] == (None, "1", "00:30:00")
 
 
-def test_a_job_that_an_admin_cancels_goes_on(slurm, long):
-    process = long.start()
-    job = wait_for_training(slurm, long)
-    slurm.run("scancel", job)
-    assert process.wait(300) == 0, long.output[-5000:]
-    logs = "".join(path.read_text() for path in long.folder.glob("results/tiny/logs/train/*.log"))
-    assert "resumed at step" in logs
-    assert sum("rule_train" in what for _, _, what in jobs(slurm, long)) == 3
-
-
-def test_a_controller_that_is_killed_starts_again(slurm, long):
-    """Its jobs are still in the queue: no run is trained by two at a time."""
-    process = long.start()
-    wait_for_training(slurm, long)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(1)
-    long.run("--unlock")
-    long.run(seconds=400)
-    records = list(long.folder.glob("results/tiny/runs/*/run.yaml"))
-    assert len(records) == 2
+def test_kills_at_random_moments(slurm, tmp_path):
+    """The short form of stress.py: no result differs in a bit."""
+    figures = stress(slurm, tmp_path, kills=5, seconds=60, sizes=(1000,))
+    assert figures["kills"] >= 1
+    assert figures["differences"] == 0
+    assert figures["results"] >= 3

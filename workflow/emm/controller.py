@@ -54,8 +54,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def stop_jobs(record: Mapping[str, Any]) -> None:
     """Stop the jobs of a controller that is gone, and wait until they are."""
-    count = _stop_processes(record["mark"]) if record.get("mark") else 0
-    count += slurm.cancel(record["slurm"]) if record.get("slurm") else 0
+    count = slurm.cancel(record["slurm"]) if record.get("slurm") else 0
+    count += _stop_processes(record["mark"]) if record.get("mark") else 0
     if count:
         print(f"note: stopped {count} job(s) that a killed start had left running", file=sys.stderr)
 
