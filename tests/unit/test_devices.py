@@ -7,7 +7,7 @@ import time
 import pytest
 
 from emm import devices
-from emm.devices import take_gpu, visible_gpus
+from emm.devices import take_gpus, visible_gpus
 
 
 @pytest.fixture
@@ -40,15 +40,15 @@ def test_which_gpus_may_be_used(gpus, monkeypatch):
 
 def test_nothing_to_choose(gpus, tmp_path, monkeypatch):
     gpus("GPU-a")
-    assert take_gpu(tmp_path / "locks") is None
+    assert take_gpus(folder=tmp_path / "locks") == []
     gpus("GPU-a", "GPU-b")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert take_gpu(tmp_path / "locks") is None
+    assert take_gpus(folder=tmp_path / "locks") == []
     assert devices.VISIBLE not in os.environ
 
 
 def _job(folder, queue, seconds: float) -> None:
-    queue.put((take_gpu(folder), os.environ[devices.VISIBLE]))
+    queue.put((*take_gpus(folder=folder), os.environ[devices.VISIBLE]))
     time.sleep(seconds)
 
 
@@ -70,3 +70,21 @@ def test_jobs_at_the_same_time_have_different_gpus(gpus, tmp_path, monkeypatch):
     assert queue.get(timeout=30)[0] in ("GPU-a", "GPU-b", "GPU-c")
     for job in (jobs[0], jobs[2], fourth):
         job.kill()
+
+
+def test_a_job_of_several_gpus_takes_all_or_none(gpus, tmp_path, monkeypatch):
+    """Two that each hold one and wait for the other's would wait forever."""
+    gpus("GPU-a", "GPU-b", "GPU-c")
+    monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    first = context.Process(target=_job, args=(tmp_path / "locks", queue, 60))
+    first.start()
+    assert queue.get(timeout=30)[0] == "GPU-a"
+    assert take_gpus(2, tmp_path / "locks") == ["GPU-b", "GPU-c"]
+    assert os.environ[devices.VISIBLE] == "GPU-b,GPU-c"
+    monkeypatch.delenv(devices.VISIBLE)
+    assert devices._lock(["GPU-a", "GPU-b"], 2, tmp_path / "locks") == []
+    first.kill()
+    first.join()
+    assert devices._lock(["GPU-a"], 1, tmp_path / "locks") == ["GPU-a"]

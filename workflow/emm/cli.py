@@ -7,6 +7,7 @@ pandas.
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -127,10 +128,18 @@ def train(
     ema: Annotated[list[float], typer.Option(help="EMA rates to track.")] = [],  # noqa: B006
     threads: Threads = 1,
     save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
+    processes: Annotated[int, typer.Option(min=1, help="GPUs of this machine to share.")] = 1,
 ) -> None:
     """Train a run. The same command resumes; the record of the run is written last."""
     _limit_threads(threads)
     from emm.train.stage import train_run
+
+    if processes > 1:
+        from emm.train.team import is_member, launch
+
+        if not is_member():
+            launch(processes, sys.argv[1:])
+            return
 
     settings = settings_from(set)
     pairs = [record_from(text) for text in record]

@@ -1,9 +1,10 @@
-"""A GPU of its own for each job of one machine: Snakemake counts GPUs, but gives out none.
+"""GPUs of its own for each job of one machine: Snakemake counts GPUs, but gives out none.
 
-Within SLURM the scheduler does so. Elsewhere a job locks one of the GPUs that it may use, for as
-long as it lives, and sees no other. Has to come before CUDA is started.
+Within SLURM the scheduler does so. Elsewhere a job locks some of the GPUs that it may use, for as
+long as it lives, and sees no others. Has to come before CUDA is started.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -21,32 +22,41 @@ POLL_SECONDS = 2.0
 _held: list[FileLock] = []  # released when the process ends, however that is
 
 
-def take_gpu(folder: Path | None = None) -> str | None:
-    """Lock one of several GPUs and hide the others; waits while all are taken.
+def take_gpus(count: int = 1, folder: Path | None = None) -> list[str]:
+    """Lock so many of the visible GPUs and hide the others; waits until enough are free.
 
-    folder: of the locks, by default one for all users of the machine. Returns the GPU, or None
-    where there is nothing to choose: at most one is visible, or SLURM has chosen.
+    folder: of the locks, by default one for all users of the machine. Returns the GPUs; none where
+    there is nothing to choose: no more are visible, or SLURM has chosen.
     """
     gpus = [] if slurm.this_job() else visible_gpus()
     if len(gpus) < 2:
-        return None
+        return []
     folder = folder or Path(tempfile.gettempdir()) / "emm-gpus"
     folder.mkdir(mode=0o1777, parents=True, exist_ok=True)
     told = False
-    while True:
-        for gpu in gpus:
-            lock = FileLock(folder / f"{gpu}.lock", mode=0o666)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                continue
-            _held.append(lock)
-            os.environ[VISIBLE] = gpu
-            return gpu
+    while not (taken := _lock(gpus, count, folder)):
         if not told:
-            print(f"waiting for one of {len(gpus)} GPUs", file=sys.stderr, flush=True)
+            print(f"waiting for {count} of {len(gpus)} GPUs", file=sys.stderr, flush=True)
             told = True
         time.sleep(POLL_SECONDS)
+    os.environ[VISIBLE] = ",".join(taken)
+    return taken
+
+
+def _lock(gpus: list[str], count: int, folder: Path) -> list[str]:
+    """Lock so many of some GPUs, or none: two that each wait for the other's would never end."""
+    locks: dict[str, FileLock] = {}
+    for gpu in gpus:
+        lock = FileLock(folder / f"{gpu}.lock", mode=0o666)
+        with contextlib.suppress(Timeout):
+            lock.acquire(blocking=False)
+            locks[gpu] = lock
+        if len(locks) == count:
+            _held.extend(locks.values())
+            return list(locks)
+    for lock in locks.values():
+        lock.release()
+    return []
 
 
 def visible_gpus() -> list[str]:

@@ -1,6 +1,7 @@
 """Errors that end a command in one line, and the exit codes they carry."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -26,5 +27,6 @@ def ending_in_a_line() -> Iterator[None]:
     try:
         yield
     except (UserError, Interrupted) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, UserError) or os.environ.get("RANK", "0") == "0":  # once for all
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -372,9 +372,9 @@ def test_build_takes_a_model_of_settings():
     assert network(torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.tensor([0, 2])).shape[1] == 1
     assert network.encoder["level2"].merge is not None
     assert network.skip_mask == "1111"
-    assert {layer.dropout for layer in network.modules() if isinstance(layer, Block)} == {0.13}
+    assert {layer.dropout.rate for layer in network.modules() if isinstance(layer, Block)} == {0.13}
     network = build(model, resolution=8, image_channels=1, label_dim=0, dropout=0.0)
-    assert {layer.dropout for layer in network.modules() if isinstance(layer, Block)} == {0.0}
+    assert {layer.dropout.rate for layer in network.modules() if isinstance(layer, Block)} == {0.0}
 
 
 def test_build_passes_a_mask_of_bits_on():

@@ -246,10 +246,10 @@ def stopped_at(tiny, folder: Path, step: int, number: int = signal.SIGTERM) -> s
 
 
 def signalling(original, step: int, number: int):
-    def wrapped(denoiser, clean, labels, state, plan, generator):
+    def wrapped(denoiser, clean, labels, state, *rest):
         if state.step == step - 1:
             os.kill(os.getpid(), number)
-        original(denoiser, clean, labels, state, plan, generator)
+        original(denoiser, clean, labels, state, *rest)
 
     return wrapped
 

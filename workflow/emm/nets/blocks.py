@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emm.limits import norm_groups
+from emm.nets.dropout import Dropout
 
 NORM_EPS = 1e-6
 SQRT_HALF = math.sqrt(0.5)  # keeps the variance of a sum of two branches
@@ -116,7 +117,7 @@ class Block(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.resample = Resample(direction, in_channels, taps) if direction else None
         self.norm_in = group_norm(in_channels)
         self.conv_in = conv(in_channels, out_channels, 3)
@@ -133,10 +134,7 @@ class Block(nn.Module):
         if self.resample is not None:
             hidden, x = self.resample(hidden), self.resample(x)
         hidden = self.conv_in(hidden) + self.shift(embedding)[:, :, None, None]
-        hidden = functional.silu(self.norm_out(hidden))
-        if self.training and self.dropout:
-            hidden = functional.dropout(hidden, self.dropout)
-        hidden = self.conv_out(hidden)
+        hidden = self.conv_out(self.dropout(functional.silu(self.norm_out(hidden))))
         x = x if self.shortcut is None else self.shortcut(x)
         x = (x + hidden) * SQRT_HALF
         return x if self.attention is None else self.attention(x)

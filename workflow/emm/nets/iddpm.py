@@ -10,6 +10,7 @@ from torch.nn import functional
 from emm.errors import UserError
 from emm.limits import check_iddpm
 from emm.nets.blocks import full_precision
+from emm.nets.dropout import Dropout
 
 NORM_EPS = 1e-5
 MAX_PERIOD = 10_000.0  # of the time features
@@ -149,7 +150,7 @@ class ResidualBlock(nn.Module):
         groups: int = 32,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.norm_in = group_norm(in_channels, groups)
         self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * out_channels)
@@ -164,7 +165,7 @@ class ResidualBlock(nn.Module):
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
         scale, shift = self.modulation(functional.silu(embedding))[:, :, None, None].chunk(2, dim=1)
         hidden = functional.silu(self.norm_out(hidden) * (1 + scale) + shift)
-        hidden = self.conv_out(functional.dropout(hidden, self.dropout, self.training))
+        hidden = self.conv_out(self.dropout(hidden))
         x = hidden + (x if self.shortcut is None else self.shortcut(x))
         return x if self.attention is None else self.attention(x)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emm.devices import take_gpu
+from emm.devices import take_gpus
 from emm.errors import UserError
 
 Array = Any  # a NumPy or CuPy array
@@ -163,7 +163,7 @@ def array_module(device: str = "auto") -> ModuleType:
     """
     if device == "cpu":
         return np
-    take_gpu()
+    take_gpus()
     try:
         import cupy
 

@@ -2,34 +2,41 @@
 
 import contextlib
 import ctypes
+import os
 
 import torch
 from torch import Tensor
 
 from emm import nets
 from emm.data.stage import Subset
-from emm.devices import take_gpu
+from emm.devices import take_gpus
 from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.precondition import Denoiser
 from emm.errors import UserError
 from emm.seeds import derive
 from emm.spec import Recipe
+from emm.train.team import is_member
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device of a job: auto is the GPU if there is one; cuda without a GPU is a UserError."""
-    if wanted != "cpu":
-        take_gpu()
+    """The device of a job: auto is the GPU if there is one; cuda without a GPU is a UserError.
+
+    Processes that share a training have one each.
+    """
+    if wanted != "cpu" and not is_member():
+        take_gpus()
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UserError("train.device cuda: no CUDA device is visible; use auto or cpu")
     # Published precision is fp32 throughout; TF32 would be a deviation.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    device = torch.device("cuda" if available and wanted != "cpu" else "cpu")
-    if device.type == "cpu":
+    if not available or wanted == "cpu":
         keep_freed_memory()
-    return device
+        return torch.device("cpu")
+    if is_member():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda")
 
 
 def keep_freed_memory() -> None:

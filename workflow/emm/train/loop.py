@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from emm.diffusion.precondition import to_unit
 from emm.errors import Interrupted, UserError
+from emm.nets.dropout import share_dropout
 from emm.seeds import derive
 from emm.spec import Train
 from emm.train import METRICS, checkpoint
 from emm.train.flat import Adam, FlatParameters
 from emm.train.order import DataOrder
 from emm.train.schedules import annealed, ema_rate, epoch_of, warmup_factor
+from emm.train.team import ALONE, Team
 
 FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
 METRIC_ROWS = 200
@@ -117,27 +119,30 @@ def train(
     plan: Plan,
     folder: Path,
     report: Callable[[int, str], None] = lambda step, text: None,
+    team: Team = ALONE,
 ) -> State:
     """Train to the end of the plan, resuming from the state in `folder`.
 
     denoiser: on its device, freshly initialised; images (N, C, H, W) uint8 and labels (N,) int64
     on the same device. Checkpoints and state are written to `folder`; `report` gets the step and a
-    text after every step. On the CPU a training that is killed at any moment and resumed ends with
-    bit-identical weights. Raises Interrupted after SIGTERM or SIGINT with the state saved, and
-    UserError when the loss is not finite, with the last good state kept.
+    text after every step. team: the processes that call this together. On the CPU a training that
+    is killed at any moment and resumed ends with bit-identical weights. Raises Interrupted after
+    SIGTERM or SIGINT with the state saved, and UserError when the loss is not finite, with the
+    last good state kept.
     """
     settings, device = plan.settings, images.device
     shuffled = settings.order == "shuffled"
     order = DataOrder(plan.size, settings.batch_size, settings.seed, device, shuffled=shuffled)
     generator = torch.Generator(images.device)
+    share_dropout(denoiser.network, settings.batch_size, team)
 
     def advance(state: State) -> None:
-        chosen = order.batch(state.step)
+        chosen = order.batch(state.step)[team.part(settings.batch_size)]
         batch_labels = None if labels is None else labels[chosen]
-        _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator)
+        _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator, team)
 
     denoiser.train()
-    return repeat(advance, initial_state(denoiser.network, plan), plan, folder, report)
+    return repeat(advance, initial_state(denoiser.network, plan), plan, folder, report, team)
 
 
 def repeat(
@@ -146,27 +151,32 @@ def repeat(
     plan: Plan,
     folder: Path,
     report: Callable[[int, str], None] = lambda step, text: None,
+    team: Team = ALONE,
 ) -> State:
     """Repeat a step to the end of the plan, from `state` or the one in `folder`; as `train`.
 
     advance: one optimiser step, EMA update and `step + 1`, which depend on the state alone.
     """
-    _remove_leftovers(folder)
-    _resume(state, plan, folder)
+    if team.leads:
+        _remove_leftovers(folder)
+        _resume(state, plan, folder)
+    _follow(state, team)
     interval = max(1, plan.steps // METRIC_ROWS)
     snapshots = set(plan.snapshots)
     clock = saved = time.monotonic()
     with _stop_signals() as stop:
         while state.step < plan.steps:
             advance(state)
-            last, stopped = state.step == plan.steps, bool(stop) or time.time() > plan.until
+            last = state.step == plan.steps
+            stopped = team.agree(bool(stop) or time.time() > plan.until, state.step)
             if state.step % interval == 0 or state.step in snapshots:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _log(state, plan)
             report(state.step, state.summary)
-            if state.step in snapshots:
+            if state.step in snapshots and team.leads:
                 _save_checkpoint(state, plan, folder)
-            if stopped or last or time.monotonic() - saved > plan.save_seconds:
+            due = stopped or last or time.monotonic() - saved > plan.save_seconds
+            if due and team.leads:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _require_finite(state, plan)
                 _save_state(state, plan, folder)
@@ -186,22 +196,47 @@ def _step(
     state: State,
     plan: Plan,
     generator: torch.Generator,
+    team: Team,
 ) -> None:
-    """One optimiser step and EMA update; every draw is seeded by (run seed, purpose, step)."""
-    settings = plan.settings
+    """One optimiser step and EMA update; every draw is seeded by (run seed, purpose, step).
+
+    clean, labels: this process' part of the batch.
+    """
+    settings, count = plan.settings, plan.settings.batch_size
     generator.manual_seed(derive(settings.seed, "noise", state.step))
     torch.manual_seed(derive(settings.seed, "dropout", state.step))
-    level = denoiser.draw_level(len(clean), generator)
-    noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+    part = team.part(count)
+    level = denoiser.draw_level(count, generator)[part]
+    noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=clean.device)[part]
     loss = denoiser.loss(clean, labels, noise, level)
+    if team.size > 1:
+        loss = loss * (len(clean) / count)
     scale = FP16_LOSS_SCALE if settings.precision == "fp16" else 1.0
-    gradient = state.flat.differentiate(loss * scale)
+    gradient, loss = state.flat.differentiate(loss * scale), loss.detach()
+    team.add(gradient, loss)
     torch.nan_to_num_(gradient.div_(scale), nan=0.0, posinf=1e5, neginf=-1e5)
     state.optimizer.step(gradient, plan.learning_rate(state.step))
     for rate, average in state.averages.items():
         average.lerp_(state.flat.values, 1 - plan.ema_decay(rate, state.step))
-    state.loss_sum += loss.detach()
+    state.loss_sum += loss
     state.step += 1
+
+
+def _follow(state: State, team: Team) -> None:
+    """Go on from the leader's state."""
+    if team.size == 1:
+        return
+    optimizer = state.optimizer
+    tensors = (state.flat.values, optimizer.exp_avg, optimizer.exp_avg_sq, optimizer.steps)
+    team.follow(iter((*tensors, *state.averages.values(), state.loss_sum)))
+    counters = torch.tensor([state.step, state.logged_step, len(state.metrics)])
+    team.follow(iter([counters]))
+    state.step, state.logged_step, rows = counters.tolist()
+    metrics = torch.zeros((rows, len(METRICS)), dtype=torch.float64)
+    if team.leads:
+        metrics.copy_(torch.tensor(state.metrics, dtype=torch.float64).view(rows, len(METRICS)))
+    team.follow(iter([metrics]))
+    state.metrics = metrics.tolist()
 
 
 def initial_state(network: nn.Module, plan: Plan, decoupled: bool = False) -> State:

@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal, a line a minute in a log."""
 
+import math
 import sys
 import time
 from datetime import timedelta
@@ -11,11 +12,14 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Context that is told how many of `total` units are done, as often as one likes."""
+    """Context that is told how many of `total` units are done, as often as one likes.
 
-    def __init__(self, unit: str, total: int, every_seconds: float = 60.0):
+    told: whether anybody is.
+    """
+
+    def __init__(self, unit: str, total: int, every_seconds: float = 60.0, told: bool = True):
         self.unit, self.total = unit, total
-        self.every = every_seconds
+        self.every = every_seconds if told else math.inf
         self.console = Console(stderr=True)
         self.last = self.started = time.monotonic()
         self.first: int | None = None
@@ -26,7 +30,8 @@ class Progress:
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
         )
-        self.bar = Bar(*columns, console=self.console) if self.console.is_terminal else None
+        shown = told and self.console.is_terminal
+        self.bar = Bar(*columns, console=self.console) if shown else None
 
     def __enter__(self) -> "Progress":
         if self.bar:

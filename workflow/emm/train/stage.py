@@ -4,6 +4,7 @@ import hashlib
 import platform
 import resource
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def train_run(
 
     record: (epochs, snapshots) of each evaluation, see `snapshot_steps`; ema: rates to track.
     Checkpoints, state and metrics.parquet stand beside the record, which is written last. The same
-    call resumes. UserError for settings that do not fit the subset, Interrupted when stopped.
+    call resumes. Of several processes that share a training (emm.train.team) the first writes; the
+    others return nothing. UserError for settings that do not fit the subset, Interrupted when
+    stopped.
     """
     recipe = parse(Recipe, nested(settings), "settings")
     subset = read_subset(subset_path)
@@ -47,7 +50,10 @@ def train_run(
     steps = sorted({s for pair in record for s in _steps(pair, settings)})
     _check_length(settings, steps[-1])
     if is_trained(settings):
-        summary, steps = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
+        told = _train(recipe, subset, steps, ema, output.parent, threads, save_seconds)
+        if told is None:
+            return {}
+        summary, steps = told
         checkpoints = [_entry(step, settings) for step in steps]
     else:
         summary, checkpoints = _untrained(recipe, subset, ema, output.parent)
@@ -110,44 +116,62 @@ def _train(
     folder: Path,
     threads: int,
     save_seconds: float,
-) -> tuple[dict[str, Any], list[int]]:
-    """What the record says of the training, and the steps of all whole checkpoints."""
+) -> tuple[dict[str, Any], list[int]] | None:
+    """What the record says of the training, and the steps of all whole checkpoints.
+
+    None in a process that does not lead.
+    """
     import torch
 
     from emm.nets.cost import parameters
-    from emm.train.device import as_tensors, build_denoiser, choose_device
-    from emm.train.loop import Plan, train
-    from emm.train.progress import Progress
+    from emm.train.device import choose_device
+    from emm.train.loop import Plan
+    from emm.train.team import joined
 
     torch.set_num_threads(threads)
     device = choose_device(recipe.train.device)
     settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
-    key = _identity(settings, subset)
-    size = epoch_size(settings)
-    until = slurm.stop_time()
+    key, size, until = _identity(settings, subset), epoch_size(settings), slurm.stop_time()
     plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds, until)
-    fine_tunes = recipe.model.arch == STABLE_DIFFUSION
-    denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
-    about = {}
-    with exclusive(folder), Progress("step", plan.steps) as progress:
-        if fine_tunes:
-            from emm.sd.finetune import fine_tune
-
-            state, base = fine_tune(recipe, subset, plan, folder, device, progress)
-            about, key = {"base": base.record}, base.identity(key)
-        else:
-            state = train(denoiser, *as_tensors(subset, device), plan, folder, progress)
+    with joined() as team:
+        state, key, about = _fit(recipe, subset, plan, folder, device, team)
+    if not team.leads:
+        return None
     recorded = recorded_steps(folder, key, ema)
     rows = [row for row in state.metrics if row[0] <= recorded[-1]]
     _write_metrics(folder / "metrics.parquet", rows)
     summary = {
         "parameters": parameters(state.flat.network),
         "device": _device_name(device),
+        "processes": team.size,
         "seconds": round(rows[-1][4], 3),
         "loss": rows[-1][2],
         **about,
     }
     return summary, recorded
+
+
+def _fit(
+    recipe: Recipe, subset: Subset, plan: Any, folder: Path, device: Any, team: Any
+) -> tuple[Any, str, dict[str, Any]]:
+    """The state after a training, what identifies its checkpoints, and what it began from."""
+    from emm.train.device import as_tensors, build_denoiser
+    from emm.train.loop import train
+    from emm.train.progress import Progress
+
+    fine_tunes = recipe.model.arch == STABLE_DIFFUSION
+    if fine_tunes and team.size > 1:
+        raise UserError("--processes: the fine-tuning of Stable Diffusion takes one GPU")
+    denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
+    held = exclusive(folder) if team.leads else nullcontext()
+    with held, Progress("step", plan.steps, told=team.leads) as progress:
+        if denoiser is not None:
+            tensors = as_tensors(subset, device)
+            return train(denoiser, *tensors, plan, folder, progress, team), plan.identity, {}
+        from emm.sd.finetune import fine_tune
+
+        state, base = fine_tune(recipe, subset, plan, folder, device, progress)
+        return state, base.identity(plan.identity), {"base": base.record}
 
 
 def _untrained(
