@@ -5,9 +5,13 @@
 #
 # Each target makes its own set-up in .venv. PYTHON chooses the interpreter (3.11 or newer).
 # TORCH_INDEX adds a package index for torch: https://download.pytorch.org/whl/cpu has builds
-# without CUDA, which are ten times smaller.
+# without CUDA, which are ten times smaller. CUDA=13 adds CuPy and pins CUDA, for an NVIDIA GPU with
+# driver 580 or newer; CUDA=12 needs a TORCH_INDEX with builds for it, such as .../whl/cu126.
 PYTHON ?= python3
 TORCH_INDEX ?=
+CUDA =
+CONSTRAINTS := envs/constraints-$(if $(filter 13,$(CUDA)),cuda,cpu).txt
+READY := .venv/ready$(CUDA)
 GPUS := $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -15,43 +19,46 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo setup test test-gpu test-slurm lint format schemas gallery clean
 
-demo: .venv/ready
+demo: $(READY)
 	snakemake --profile profiles/local --quiet rules --resources gpu=$(GPUS)
 	@emm summary
 
-setup: .venv/ready
+setup: $(READY)
 
-.venv/ready: pyproject.toml envs/constraints-cpu.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint envs/constraints-cpu.txt torch
-	$(PIP) --constraint envs/constraints-cpu.txt --editable '.[dev]'
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint $(CONSTRAINTS) torch
+ifneq ($(CUDA),)
+	$(BIN)/python -c 'import sys, torch; found = torch.version.cuda; sys.exit(str(found).split(".")[0] != "$(CUDA)" and f"torch is built for CUDA {found}: make clean, and see the head of the Makefile")'
+endif
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[dev$(CUDA:%=,cuda%)]'
 	touch $@
 
-test: .venv/ready
+test: $(READY)
 	pytest -m 'not gpu and not slurm'
 
-test-gpu: .venv/ready
+test-gpu: $(READY)
 	pytest -m gpu
 
-test-slurm: .venv/ready
+test-slurm: $(READY)
 	pytest -m slurm
 
-lint: .venv/ready
+lint: $(READY)
 	ruff check
 	ruff format --check
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
-format: .venv/ready
+format: $(READY)
 	ruff check --fix
 	ruff format
 	snakefmt Snakefile workflow/rules
 
-schemas: .venv/ready
+schemas: $(READY)
 	emm schema --folder schemas
 
-gallery: .venv/ready
+gallery: $(READY)
 	emm gallery --experiments all --title 'Both papers at the quick scale' \
 	  --output docs/figures.md --pictures docs/images/figures
 

@@ -388,6 +388,28 @@ def plan(
 
 
 @app.command()
+def calibrate(
+    output: Annotated[Path, typer.Option(help="File to write (.yaml), for plan.gpu.")],
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
+    ] = "auto",
+    set: Set = [],  # noqa: B006
+    seconds: Annotated[float, typer.Option(min=0, help="For the measurements, about.")] = 30.0,
+    config: ConfigFile = "config.yaml",
+) -> None:
+    """Measure the speeds of this machine's GPU, or of a core, for `emm plan`."""
+    _limit_threads(1)
+    from emm.listing import print_calibration, recipe_settings
+    from emm.plan import calibrate as measured
+
+    catalog, chosen = config_from(config), measured.resolved_device(device)
+    settings = recipe_settings(measured.RECIPES[chosen.type], set, settings_from)
+    gpu, timings = measured.calibrate(settings, chosen, seconds, output)
+    print_calibration(gpu, timings)
+    print(measured.compared(catalog, output))
+
+
+@app.command()
 def network(
     recipe: Annotated[str, typer.Option(help="A name in workflow/recipes.yaml.")] = "ddpmpp",
     set: Set = [],  # noqa: B006

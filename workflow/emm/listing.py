@@ -1,9 +1,9 @@
 """What the command line lists: runs with their state, networks with their cost, settings."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -17,6 +17,10 @@ from emm.expansion import load_recipes
 from emm.resolve import fill, label_classes
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
+
+if TYPE_CHECKING:
+    from emm.plan.calibrate import Timing
+    from emm.plan.gpus import Gpu
 
 DONE, RESUMABLE, MISSING = "done", "resumable", "missing"
 
@@ -98,6 +102,24 @@ def print_plan(facts: Mapping[str, Any], folder: Path) -> None:
     )
     print(f"speeds: {facts['speeds']}")
     print(f"{folder}/plan.html draws the jobs, jobs.csv lists them")
+
+
+def print_calibration(gpu: "Gpu", timings: "Sequence[Timing]") -> None:
+    """Images per second as they were measured and as a plan has them, and the speeds."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Images per second")
+    for name in ("Precision", "Pixels", "Batch", "Measured", "Planned", "Planned / measured"):
+        table.add_column(name, justify="right")
+    for timing in timings:
+        side, planned = timing.settings["data.resolution"], timing.planned(gpu)
+        rates = (f"{timing.images / seconds:,.0f}" for seconds in (timing.seconds, planned))
+        about = ("training" if timing.is_training else "sampling, a pass", timing.precision)
+        ratio = f"{timing.seconds / planned:.2f}"
+        table.add_row(*about, f"{side}x{side}", str(timing.images), *rates, ratio)
+    console().print(table)
+    speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in gpu.operations.items())
+    print(f"{gpu.title}: operations per second {speeds}; {gpu.step_seconds:.3g} s of a step of the")
+    print(f"basic network beyond them; {gpu.start_seconds:.3g} s until `emm train` has done a step")
 
 
 def network_facts(

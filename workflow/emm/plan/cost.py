@@ -11,28 +11,33 @@ from emm.limits import UNETS
 from emm.plan.gpus import Gpu
 from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
-from emm.sd import STABLE_DIFFUSION
+from emm.sd import STABLE_DIFFUSION, TINY
 from emm.spec import DEFAULTS
-from emm.train.schedules import training_size
+from emm.train.schedules import epoch_size, training_size
 
 BATCH = 256  # images that are sampled at a time
-SD_PASS, SD_DECODE = 0.18e12, 0.6e12  # operations at 256x256 pixels: the U-Net, the decoder
-SD_PARAMETERS = 860e6
+BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
 DISTANCES = 5e12  # operations per second of exact distances, whatever the precision of networks
 
 
 class Network(NamedTuple):
-    """Operations of a forward pass per image, and parameters."""
+    """Operations of a forward pass per image, parameters, and layers."""
 
     operations: float
     parameters: float
+    layers: int = 0
+
+
+SD = Network(0.18e12, 860e6, 391)  # the U-Net at 256x256 pixels
+SD_TINY = Network(1.84e8, 253e3, 116)
+SD_DECODE, SD_TINY_DECODE = 0.6e12, 7.2e8  # operations of the decoder, per image
 
 
 def network(settings: Mapping[str, Any]) -> Network:
     """The network of a run; a denoiser of the user's own counts as nothing."""
     if settings["model.arch"] == STABLE_DIFFUSION:
-        scale = (settings["data.resolution"] / 256) ** 2
-        return Network(SD_PASS * scale, SD_PARAMETERS)
+        found = SD_TINY if settings["model.base"] == TINY else SD
+        return found._replace(operations=found.operations * _sd_scale(settings))
     if settings["model.arch"] in UNETS:
         keys = [key for key in settings if key.startswith("model.")]
         keys += ["data.dataset", "data.resolution", "labels.num_classes"]
@@ -42,13 +47,19 @@ def network(settings: Mapping[str, Any]) -> Network:
     return Network(0, 0)
 
 
+def _sd_scale(settings: Mapping[str, Any]) -> float:
+    return (settings["data.resolution"] / 256) ** 2
+
+
 @lru_cache(maxsize=4096)
 def _network(items: tuple[tuple[str, Any], ...]) -> Network:
     settings = DEFAULTS | dict(items)
     resolution, channels = _shape(settings)
     found = layers(settings, channels, resolution)
     return Network(
-        sum(layer.operations for layer in found), sum(layer.parameters for layer in found)
+        sum(layer.operations for layer in found),
+        sum(layer.parameters for layer in found),
+        len(found),
     )
 
 
@@ -64,20 +75,36 @@ def components(settings: Mapping[str, Any]) -> int:
     return resolution**2 * channels
 
 
+def step_operations(settings: Mapping[str, Any]) -> float:
+    """Operations of a training step: three forward passes per image."""
+    return 3 * settings["train.batch_size"] * network(settings).operations
+
+
+def step_seconds(settings: Mapping[str, Any], gpu: Gpu) -> float:
+    """Seconds of a training step."""
+    work = step_operations(settings) / gpu.rate(settings["train.precision"])
+    return work + relative_layers(settings) * gpu.step_seconds
+
+
+def relative_layers(settings: Mapping[str, Any]) -> float:
+    """Layers of a network over those of the basic one: each is started, however small."""
+    return network(settings).layers / BASIC_LAYERS
+
+
 def training_operations(run: Run) -> float:
-    """Operations of a whole training: three forward passes per image."""
+    """Operations of a whole training; some steps of Stable Diffusion are of fewer images."""
     if not run.is_trained:
         return 0.0
-    images = run.snapshots[-1] * run.settings["train.batch_size"]
-    return 3 * images * network(run.settings).operations
+    filled = training_size(run.settings) / epoch_size(run.settings)
+    return run.snapshots[-1] * filled * step_operations(run.settings)
 
 
 def training_seconds(run: Run, gpu: Gpu) -> float:
     """Seconds of a training, without the starts of its jobs."""
     if not run.is_trained:
         return 0.0
-    steps = run.snapshots[-1] * gpu.step_seconds
-    return training_operations(run) / gpu.rate(run.settings["train.precision"]) + steps
+    launches = run.snapshots[-1] * relative_layers(run.settings) * gpu.step_seconds
+    return training_operations(run) / gpu.rate(run.settings["train.precision"]) + launches
 
 
 def sampling_operations(evaluation: Evaluation) -> float:
@@ -86,7 +113,8 @@ def sampling_operations(evaluation: Evaluation) -> float:
     images = settings["eval.num_samples"] * len(evaluation.steps)
     work = passes(settings) * network(settings).operations
     if settings["model.arch"] == STABLE_DIFFUSION:
-        work += SD_DECODE * (settings["data.resolution"] / 256) ** 2
+        decode = SD_TINY_DECODE if settings["model.base"] == TINY else SD_DECODE
+        work += decode * _sd_scale(settings)
     return images * work
 
 
@@ -105,8 +133,18 @@ def sampling_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     if settings["model.arch"] == OWN:
         return 0.0
     batches = math.ceil(settings["eval.num_samples"] / BATCH) * len(evaluation.steps)
-    launches = batches * passes(settings) * gpu.step_seconds / 3
+    launches = batches * passes(settings) * _pass_launches(settings, gpu)
     return sampling_operations(evaluation) / gpu.rate(settings["train.precision"]) + launches
+
+
+def _pass_launches(settings: Mapping[str, Any], gpu: Gpu) -> float:
+    return relative_layers(settings) * gpu.step_seconds / 3
+
+
+def pass_seconds(settings: Mapping[str, Any], images: int, gpu: Gpu) -> float:
+    """Seconds of one pass of the network over a batch of images that are sampled."""
+    work = images * network(settings).operations / gpu.rate(settings["train.precision"])
+    return work + _pass_launches(settings, gpu)
 
 
 def scoring_seconds(evaluation: Evaluation, gpu: Gpu) -> float:

@@ -19,7 +19,9 @@ class Gpu(Settings):
     operations: dict[str, float] = Field(
         description="Floating-point operations per second by precision"
     )
-    step_seconds: float = Field(ge=0, description="Seconds of a training step beyond them")
+    step_seconds: float = Field(
+        ge=0, description="Seconds of a training step of the basic network beyond them"
+    )
     start_seconds: float = Field(ge=0, description="Seconds until a job computes")
     gpu: bool = Field(True, description="False for a core of a CPU")
 

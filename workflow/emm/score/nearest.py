@@ -169,7 +169,7 @@ def array_module(device: str = "auto") -> ModuleType:
 
         missing = "" if cupy.cuda.runtime.getDeviceCount() > 0 else "no CUDA device is visible"
     except ImportError:
-        missing = "CuPy is not installed: pip install cupy-cuda12x"
+        missing = "CuPy is not installed: make setup CUDA=13"
     except RuntimeError as error:  # there is no driver
         missing = " ".join(str(error).split())
     if not missing:
