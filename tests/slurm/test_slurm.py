@@ -4,8 +4,9 @@ import re
 
 import pandas as pd
 import pytest
+import yaml
 from faults import FAULTS
-from project import check_out
+from project import SIZES, check_out, share_subsets
 from stress import stress
 
 pytestmark = pytest.mark.slurm
@@ -41,6 +42,23 @@ def test_a_run(slurm, folder, undisturbed):
     assert train == ("gres:gpu:1", "1", "01:00:00")
     assert asked["rule_evaluate_sample_score"] == ("gres:gpu:1", "1", "02:00:00")
     assert asked["rule_tables"] == (None, "1", "00:30:00")
+
+
+def test_a_training_that_two_gpus_share(slurm, undisturbed, folder):
+    """Its job asks for both, and its loss is that of one process up to rounding."""
+    project = check_out(folder, slurm, sizes=SIZES[:1])
+    share_subsets(undisturbed, project)
+    path = project.folder / "profiles" / "slurm" / "paper.yaml"
+    plan = {"gpus_per_run": 2, "run_hours": 1e-6}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"plan": plan}))
+    project.finish(project.start())
+    ((job, _, _),) = project.jobs("rule_train")
+    assert requests(slurm, job)[:2] == ("gres:gpu:2", "2")
+    (record,) = project.folder.glob("results/tiny/runs/*/run.yaml")
+    found = yaml.safe_load(record.read_text())
+    whole = yaml.safe_load((undisturbed.folder / record.relative_to(project.folder)).read_text())
+    assert (found["processes"], whole["processes"]) == (2, 1)
+    assert found["loss"] == pytest.approx(whole["loss"], rel=0.01)
 
 
 def test_kills_at_random_moments(slurm, tmp_path):

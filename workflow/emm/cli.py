@@ -128,9 +128,10 @@ def train(
     ema: Annotated[list[float], typer.Option(help="EMA rates to track.")] = [],  # noqa: B006
     threads: Threads = 1,
     save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
-    processes: Annotated[int, typer.Option(min=1, help="GPUs of this machine to share.")] = 1,
+    processes: Annotated[int, typer.Option(min=0, help="One for each GPU to share; 0 as 1.")] = 1,
 ) -> None:
     """Train a run. The same command resumes; the record of the run is written last."""
+    threads = max(1, threads // max(1, processes))
     _limit_threads(threads)
     from emm.train.stage import train_run
 

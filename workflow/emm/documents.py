@@ -195,6 +195,14 @@ class Plan(Settings):
     hours: float = Field(
         24.0, gt=0, description="Longest allocation that is granted; longer trainings take several"
     )
+    gpus_per_run: int = Field(
+        1, ge=1, description="GPUs of one machine that a long training may share"
+    )
+    run_hours: float = Field(
+        100.0,
+        gt=0,
+        description="A training that would take longer on one GPU takes 2, 4, ... of them",
+    )
 
 
 class Budget(Settings):

@@ -16,7 +16,7 @@ rule train:
         f"{ROOT}/logs/train/{{run}}.log",
     benchmark:
         f"{ROOT}/benchmarks/train/{{run}}.jsonl"
-    threads: THREADS
+    threads: lambda w: job("train", w).threads
     resources:
         gpu=lambda w: job("train", w).gpus,
         mem_mb=lambda w: job("train", w).mem_mb,
@@ -36,6 +36,7 @@ rule train:
             --set train.device={params.device:q} \
             --subset {input.subset:q} \
             --threads {threads} \
+            --processes {resources.gpu} \
             --output {output.record:q} \
             2>{log:q}
         """

@@ -73,6 +73,28 @@ def test_a_long_training_takes_several_allocations(gu):
     assert all(60 <= job.minutes <= 24 * 60 for job in jobs.values())
 
 
+def test_a_long_training_shares_gpus(gu):
+    """As many as bring it under the limit, or as there may be; requests grow with them."""
+    given = {"scale": "paper", "experiments": "gu2023", **BF16}
+    plan = {"gpus_per_run": 4, "run_hours": 100}
+    alone = {job.key: job for job in all_jobs(gu)}
+    shared = {job.key: job for job in all_jobs(catalog.load(given | {"plan": plan}))}
+    assert shared.keys() == alone.keys()
+    assert {job.gpus for job in shared.values() if job.rule == "train"} == {0, 1, 2, 4}
+    for key, job in shared.items():
+        before = alone[key]
+        hours = (before.seconds - 60 * before.allocations) / 3600
+        assert job.gpus in (0, 1) or hours > 100
+        assert job.gpus < 4 or hours > 200
+        assert hours < 100 or job.gpus > 1
+        assert job.mem_mb == before.mem_mb * max(1, job.gpus)
+        assert job.threads == before.threads * max(1, job.gpus)
+        assert job.gpu_hours <= before.gpu_hours / 0.9 * 1.01
+    large = [run.id for run in gu.runs.values() if run.settings["model.base"]]
+    assert large
+    assert all(shared["train", run].gpus == 1 for run in large)
+
+
 def test_what_takes_no_gpu():
     found = catalog.load({"experiments": "conditioning", "set": {"train.device": "cpu"}})
     assert not any(job.gpus for job in all_jobs(found))

@@ -30,6 +30,18 @@ def test_time_on_so_many_gpus(gpus, expected):
     assert wall_seconds(chains(5, 3, 2), gpus) == pytest.approx(expected * HOUR)
 
 
+@pytest.mark.parametrize(("gpus", "expected"), [(4, 4), (3, 4), (2, 7), (1, 8)])
+def test_time_with_a_training_on_several_gpus(gpus, expected):
+    """Two hours on two GPUs, then one hour on one; and five hours of others beside it.
+
+    Jobs start in their order: a small one does not pass one that waits for GPUs.
+    """
+    shared = job("train", "shared", 2, gpus=2)
+    jobs = [shared, job("score", "shared", 1, [shared.key], gpus=1)]
+    jobs += [job("train", f"r{number}", hours, gpus=1) for number, hours in enumerate((4, 1))]
+    assert wall_seconds(jobs, gpus) == pytest.approx(expected * HOUR)
+
+
 def test_the_longest_chain():
     seconds, chain = longest_chain(chains(1, 5, 3))
     assert seconds == pytest.approx((0.5 + 5 + 1 + 0.25) * HOUR)

@@ -23,6 +23,7 @@ from emm.runs import Evaluation, Run
 from emm.sd import TINY
 from emm.train.schedules import training_size
 
+SHARED = 0.9  # of what a GPU does alone, where several share a training: an estimate
 SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
 LEAST_MINUTES = 60
 MEMORY = {"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)}  # MB
@@ -34,7 +35,8 @@ MAX_SOURCE = 60_000  # images of a source whose number nobody knows
 class Job:
     """A job of the workflow. Times in seconds, sizes in bytes.
 
-    seconds: expected, over all its allocations; minutes: what each allocation is asked for.
+    seconds: expected, over all its allocations; minutes: what each allocation is asked for, with
+    mem_mb, threads and gpus.
     final: bytes that stay; passing: bytes that lie there while it, or what waits for it, runs.
     """
 
@@ -102,7 +104,9 @@ class Requests:
         """A job that may take several allocations, each as long as the cluster grants at most."""
         seconds = {"train": training_seconds, "sample": sampling_seconds, "score": scoring_seconds}
         work = seconds[rule](evaluation or run, self.gpu)
-        needs_gpu = run.takes_gpu and (rule != "train" or run.is_trained)
+        needs_gpu = run.takes_gpu and (rule != "train" or run.is_trained) and self.gpu.gpu
+        gpus = self._gpus(work) if needs_gpu and rule == "train" and not is_large(run) else 1
+        work /= SHARED * gpus if gpus > 1 else 1
         start, longest = self.gpu.start_seconds, 60 * self.plan.hours
         wanted = math.ceil((SPARE * work + start) / 60)
         minutes = min(max(wanted, LEAST_MINUTES), int(longest))
@@ -112,16 +116,23 @@ class Requests:
             name,
             work + allocations * start,
             minutes,
-            MEMORY[rule][_is_large(run)],
-            self.threads,
-            gpus=int(needs_gpu and self.gpu.gpu),
+            MEMORY[rule][is_large(run)] * gpus,
+            self.threads * gpus,
+            gpus=gpus if needs_gpu else 0,
             allocations=allocations,
             run=run.id,
             experiments=tuple(sorted(run.experiments)),
         )
 
+    def _gpus(self, seconds: float) -> int:
+        """GPUs that a training takes which would take so long on one of them."""
+        count, longest = 1, 3600 * self.plan.run_hours
+        while 2 * count <= self.plan.gpus_per_run and seconds / count > longest:
+            count *= 2
+        return count
 
-def _is_large(run: Run) -> bool:
+
+def is_large(run: Run) -> bool:
     """Whether a run has the 860 million parameters of Stable Diffusion."""
     return run.settings["model.base"] not in (None, TINY)
 

@@ -144,7 +144,8 @@ def _run(run: str, jobs: Sequence[Job], done: Done) -> str:
     boxes = []
     for job in jobs:
         classes = ["box", *(["gpu"] if job.gpus else []), *(["done"] if job.key in done else [])]
-        asked = f"{job.minutes} min, {job.mem_mb / 1000:g} GB"
+        shared = f"{job.gpus} GPUs, " if job.gpus > 1 else ""
+        asked = f"{shared}{job.minutes} min, {job.mem_mb / 1000:g} GB"
         times = f"{job.allocations} &times; " if job.allocations > 1 else ""
         text = f"<b>{job.rule}</b> {hours(job.seconds / 3600)} h<br><small>{times}{asked}</small>"
         boxes.append(f'<div class="{" ".join(classes)}">{text}</div>')

@@ -76,7 +76,8 @@ def longest_chain(jobs: Sequence[Job]) -> tuple[float, list[Job]]:
 def wall_seconds(jobs: Sequence[Job], gpus: int) -> float:
     """Seconds until all is done with so many GPUs, jobs with the longest rest of a chain first.
 
-    Jobs without a GPU wait for nothing but what they need.
+    Jobs without a GPU wait for nothing but what they need; one that takes more than there are
+    takes all.
     """
     rest = _rests(jobs)
     waiting = {job.key: len(set(job.needs)) for job in jobs}
@@ -98,12 +99,12 @@ def wall_seconds(jobs: Sequence[Job], gpus: int) -> float:
         if not waiting[job.key]:
             ready(job)
     while queue or running:
-        while queue and free:
+        while queue and free >= min(queue[0][2].gpus, gpus):
             _, key, job = heapq.heappop(queue)
-            free -= 1
+            free -= min(job.gpus, gpus)
             heapq.heappush(running, (now + job.seconds, key, job))
         now, key, done = heapq.heappop(running)
-        free += bool(done.gpus)
+        free += min(done.gpus, gpus)
         for job in after[key]:
             waiting[job.key] -= 1
             if not waiting[job.key]:
