@@ -1,5 +1,6 @@
 """A workflow that is killed outright in the middle of a training, and called again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ def test_results_after_a_kill_are_those_of_an_undisturbed_run(tiny, finished):
     tiny.snakemake("--unlock")
     tiny.snakemake("--rerun-incomplete", *TARGETS)
     assert tiny.plan(*TARGETS).nothing
+    account = json.loads(tiny.run("emm", "usage", "--json").stdout)
+    assert account["outcomes"] == {"finished": 3, "killed": 1}
 
     rows = pd.read_parquet(tiny.folder / TARGETS[0])
     whole = pd.read_parquet(finished.folder / TARGETS[0])

@@ -36,6 +36,9 @@ Set = Annotated[
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Output = Annotated[Path, typer.Option(help="File or folder to write.")]
 Subset = Annotated[Path, typer.Option(help="Training set, as `emm subset` writes it.")]
+Attempts = Annotated[
+    Path | None, typer.Option(help="Log to append to: what this attempt takes, for `emm usage`.")
+]
 ConfigFile = Annotated[
     str, typer.Option("--config", metavar="FILE|JSON", help="A config file, or its content.")
 ]
@@ -127,15 +130,19 @@ def train(
     ema: Annotated[list[float], typer.Option(help="EMA rates to track.")] = [],  # noqa: B006
     threads: Threads = 1,
     save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
+    attempts: Attempts = None,
 ) -> None:
     """Train a run. The same command resumes; the record of the run is written last."""
     _limit_threads(threads)
-    from emm.train.stage import train_run
+    from emm.attempts import recorded
 
-    settings = settings_from(set)
-    pairs = [record_from(text) for text in record]
-    rates = [rate_from(rate) for rate in ema] or [settings["train.ema"]]
-    train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
+    with recorded(attempts):
+        from emm.train.stage import train_run
+
+        settings = settings_from(set)
+        pairs = [record_from(text) for text in record]
+        rates = [rate_from(rate) for rate in ema] or [settings["train.ema"]]
+        train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
 
 
 @app.command()
@@ -166,15 +173,19 @@ def sample(
     name: Annotated[str, typer.Option(help="Id of the evaluation.")] = "",
     threads: Threads = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    attempts: Attempts = None,
 ) -> None:
     """Sample the checkpoints of a run into a folder."""
     _limit_threads(threads)
-    from emm.diffusion.sampling import sample_run
-    from emm.ids import EVALUATION_KEYS
-    from emm.spec import among
+    from emm.attempts import recorded
 
-    evaluation = among(settings_from(set), EVALUATION_KEYS)
-    sample_run(run, subset, evaluation, output, name=name, threads=threads, batch_size=batch_size)
+    with recorded(attempts):
+        from emm.diffusion.sampling import sample_run
+        from emm.ids import EVALUATION_KEYS
+        from emm.spec import among
+
+        chosen = among(settings_from(set), EVALUATION_KEYS)
+        sample_run(run, subset, chosen, output, name=name, threads=threads, batch_size=batch_size)
 
 
 @app.command()
@@ -193,24 +204,20 @@ def score(
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
     ] = "auto",
     threads: Threads = CORES,
+    attempts: Attempts = None,
 ) -> None:
     """Find the two nearest training images of each sample, exactly, and count the copies."""
     _limit_threads(threads)
-    from emm.score.nearest import array_module
-    from emm.score.runs import is_run, score_run
-    from emm.score.stage import (
-        ScoreTable,
-        file_names,
-        load_images,
-        same_channels,
-        score_arrays,
-        summary_rows,
-        write_scores,
-    )
-
     if output.suffix != ".parquet":
         raise UserError(f"--output {output}: the scores are a Parquet file; end it with .parquet")
-    if is_run(samples):
+    from emm.attempts import recorded
+
+    with recorded(attempts):
+        from emm.score.runs import is_run, score_run
+
+        if not is_run(samples):
+            _score_images(samples, training, output, duplicates, device)
+            return
         score_run(
             samples,
             training,
@@ -221,7 +228,23 @@ def score(
             duplicates=duplicates,
             device=device,
         )
-        return
+
+
+def _score_images(
+    samples: Path, training: Path, output: Path, duplicates: str, device: str
+) -> None:
+    """Score images that are not of a run, and print what was found."""
+    from emm.score.nearest import array_module
+    from emm.score.stage import (
+        ScoreTable,
+        file_names,
+        load_images,
+        same_channels,
+        score_arrays,
+        summary_rows,
+        write_scores,
+    )
+
     images = same_channels(load_images(samples), load_images(training))
     result = score_arrays(*images, duplicates, array_module(device))
     files = {"sample_files": file_names(samples), "training_files": file_names(training)}
@@ -376,6 +399,31 @@ def plan(
         print(json.dumps(facts, indent=1))
     else:
         print_plan(facts, folder)
+
+
+@app.command()
+def usage(
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Annotated[
+        str | None, typer.Option(metavar="all|NAME...", help="Instead of the config's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; by default plan/ at the scale.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what everything cost that ran: hours, GPU-hours, memory, against what was asked for."""
+    from emm.listing import print_usage
+    from emm.usage.stage import write_usage
+
+    catalog = config_from(config, scale, experiments)
+    folder = output or catalog.root / "plan"
+    facts = write_usage(catalog, folder)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        print_usage(facts, folder)
 
 
 @app.command()
