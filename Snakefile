@@ -26,6 +26,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/usage.smk"
 
 
 rule all:
@@ -34,3 +35,4 @@ rule all:
         TABLES,
         FIGURES,
         REPORT,
+        USAGE,

@@ -33,6 +33,7 @@ def expected(selected: catalog.Catalog) -> dict[str, int]:
         "figure": len(selected.figures),
         "pages": 1,
         "report": 1,
+        "usage": 1,
         "all": 1,
     }
     return {rule: count for rule, count in counts.items() if count}
@@ -83,7 +84,7 @@ def test_every_figure_is_a_target_and_needs_its_experiment_only(shipped):
     assert counts == {
         rule: count
         for rule, count in expected(own).items()
-        if rule not in ("tables", "replication", "pages", "report", "all")
+        if rule not in ("tables", "replication", "pages", "report", "usage", "all")
     }
 
 

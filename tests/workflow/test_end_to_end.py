@@ -114,6 +114,8 @@ def test_samples_are_gone_and_the_rest_stays(finished):
         "benchmarks/train/*.jsonl": 5,
         "benchmarks/*/*/*.jsonl": 12,
         "logs/train/*.log": 5,
+        "usage/train/*.jsonl": 5,
+        "usage/*/*/*.jsonl": 12,
     }.items():
         assert len(list(finished.results.glob(pattern))) == count, pattern
     assert not list(finished.results.rglob("*.tmp"))
@@ -139,6 +141,17 @@ def test_summary(finished):
     assert "results/tiny/report.zip" in done.stdout
 
 
+def test_the_account_of_what_ran(finished):
+    rows = pd.read_parquet(finished.results / "plan" / "usage.parquet")
+    assert rows["rule"].value_counts().to_dict() == {"train": 5, "sample": 6, "score": 6}
+    assert set(rows["outcome"]) == {"finished"}
+    assert rows["logged"].all()
+    assert (rows["seconds"] > 0).all()
+    assert (rows["peak_memory_mb"] > 50).all()
+    for name in ("usage.html", "timeline.png"):
+        assert (finished.results / "plan" / name).stat().st_size > 5000
+
+
 def test_list_of_runs(finished):
     listed = json.loads(finished.run("emm", "runs", "--json").stdout)
     assert len(listed) == 5
@@ -151,7 +164,8 @@ def test_an_experiment_without_figures_shares_runs_and_gives_tables(clone):
     shared = {"data.size": 50000, "eval.num_samples": 50000}
     clone.write("bare.yaml", {"title": "Optimum", "recipe": "optimum", "runs": [shared]})
     clone.configure(experiments=["bare.yaml"], select={})
-    assert set(clone.plan().counts) == {"tables", "replication", "pages", "report", "all"}
+    aggregates = {"tables", "replication", "pages", "report", "usage", "all"}
+    assert set(clone.plan().counts) == aggregates
     clone.snakemake()
     assert len(table(clone, "memorization")) == 1
     assert table(clone, "memorization")["experiments"].tolist() == ["bare"]

@@ -3,6 +3,7 @@
 Its jobs go on; they are stopped before others are started.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ def test_results_after_a_kill_are_those_of_an_undisturbed_run(tiny, finished):
 
     tiny.snakemake(*TARGETS)
     assert tiny.plan(*TARGETS).nothing
+    account = json.loads(tiny.run("emm", "usage", "--json").stdout)
+    assert account["outcomes"] == {"finished": 3, "killed": 1}
 
     rows = pd.read_parquet(tiny.folder / TARGETS[0])
     whole = pd.read_parquet(finished.folder / TARGETS[0])

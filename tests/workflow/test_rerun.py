@@ -7,7 +7,9 @@ import yaml
 
 from emm.spec import RECIPE_VERSION
 
-AGGREGATES = {"experiment_tables", "tables", "figure", "replication", "pages", "report", "all"}
+AGGREGATES = {
+    *("experiment_tables", "tables", "figure", "replication", "pages", "report", "usage", "all"),
+}
 
 pytestmark = pytest.mark.slow
 

@@ -16,6 +16,7 @@ import typer
 
 from emm.arguments import config_from, rate_from, record_from, settings_from
 from emm.errors import Interrupted, UserError, ending_in_a_line
+from emm.processes import is_member, rank
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +38,9 @@ Set = Annotated[
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Output = Annotated[Path, typer.Option(help="File or folder to write.")]
 Subset = Annotated[Path, typer.Option(help="Training set, as `emm subset` writes it.")]
+Attempts = Annotated[
+    Path | None, typer.Option(help="Log to append to: what this attempt takes, for `emm usage`.")
+]
 ConfigFile = Annotated[
     str, typer.Option("--config", metavar="FILE|JSON", help="A config file, or its content.")
 ]
@@ -129,23 +133,25 @@ def train(
     threads: Threads = 1,
     save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
     processes: Annotated[int, typer.Option(min=0, help="One for each GPU to share; 0 as 1.")] = 1,
+    attempts: Attempts = None,
 ) -> None:
     """Train a run. The same command resumes; the record of the run is written last."""
     threads = max(1, threads // max(1, processes))
     _limit_threads(threads)
-    from emm.train.stage import train_run
+    if processes > 1 and not is_member():
+        from emm.train.team import launch
 
-    if processes > 1:
-        from emm.train.team import is_member, launch
+        launch(processes, sys.argv[1:])
+        return
+    from emm.attempts import recorded
 
-        if not is_member():
-            launch(processes, sys.argv[1:])
-            return
+    with recorded(None if rank() else attempts):
+        from emm.train.stage import train_run
 
-    settings = settings_from(set)
-    pairs = [record_from(text) for text in record]
-    rates = [rate_from(rate) for rate in ema] or [settings["train.ema"]]
-    train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
+        settings = settings_from(set)
+        pairs = [record_from(text) for text in record]
+        rates = [rate_from(rate) for rate in ema] or [settings["train.ema"]]
+        train_run(settings, subset, pairs, rates, output, threads=threads, save_seconds=save_every)
 
 
 @app.command()
@@ -176,15 +182,19 @@ def sample(
     name: Annotated[str, typer.Option(help="Id of the evaluation.")] = "",
     threads: Threads = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    attempts: Attempts = None,
 ) -> None:
     """Sample the checkpoints of a run into a folder."""
     _limit_threads(threads)
-    from emm.diffusion.sampling import sample_run
-    from emm.ids import EVALUATION_KEYS
-    from emm.spec import among
+    from emm.attempts import recorded
 
-    evaluation = among(settings_from(set), EVALUATION_KEYS)
-    sample_run(run, subset, evaluation, output, name=name, threads=threads, batch_size=batch_size)
+    with recorded(attempts):
+        from emm.diffusion.sampling import sample_run
+        from emm.ids import EVALUATION_KEYS
+        from emm.spec import among
+
+        chosen = among(settings_from(set), EVALUATION_KEYS)
+        sample_run(run, subset, chosen, output, name=name, threads=threads, batch_size=batch_size)
 
 
 @app.command()
@@ -203,24 +213,20 @@ def score(
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
     ] = "auto",
     threads: Threads = CORES,
+    attempts: Attempts = None,
 ) -> None:
     """Find the two nearest training images of each sample, exactly, and count the copies."""
     _limit_threads(threads)
-    from emm.score.nearest import array_module
-    from emm.score.runs import is_run, score_run
-    from emm.score.stage import (
-        ScoreTable,
-        file_names,
-        load_images,
-        same_channels,
-        score_arrays,
-        summary_rows,
-        write_scores,
-    )
-
     if output.suffix != ".parquet":
         raise UserError(f"--output {output}: the scores are a Parquet file; end it with .parquet")
-    if is_run(samples):
+    from emm.attempts import recorded
+
+    with recorded(attempts):
+        from emm.score.runs import is_run, score_run
+
+        if not is_run(samples):
+            _score_images(samples, training, output, duplicates, device)
+            return
         score_run(
             samples,
             training,
@@ -231,7 +237,23 @@ def score(
             duplicates=duplicates,
             device=device,
         )
-        return
+
+
+def _score_images(
+    samples: Path, training: Path, output: Path, duplicates: str, device: str
+) -> None:
+    """Score images that are not of a run, and print what was found."""
+    from emm.score.nearest import array_module
+    from emm.score.stage import (
+        ScoreTable,
+        file_names,
+        load_images,
+        same_channels,
+        score_arrays,
+        summary_rows,
+        write_scores,
+    )
+
     images = same_channels(load_images(samples), load_images(training))
     result = score_arrays(*images, duplicates, array_module(device))
     files = {"sample_files": file_names(samples), "training_files": file_names(training)}
@@ -408,6 +430,31 @@ def calibrate(
     gpu, timings = measured.calibrate(settings, chosen, seconds, output)
     print_calibration(gpu, timings)
     print(measured.compared(catalog, output))
+
+
+@app.command()
+def usage(
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Annotated[
+        str | None, typer.Option(metavar="all|NAME...", help="Instead of the config's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; by default plan/ at the scale.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what everything cost that ran: hours, GPU-hours, memory, against what was asked for."""
+    from emm.listing import print_usage
+    from emm.usage.stage import write_usage
+
+    catalog = config_from(config, scale, experiments)
+    folder = output or catalog.root / "plan"
+    facts = write_usage(catalog, folder)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        print_usage(facts, folder)
 
 
 @app.command()

@@ -1,9 +1,10 @@
 """Errors that end a command in one line, and the exit codes they carry."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
+
+from emm.processes import rank
 
 EXIT_BAD_INPUT = 2
 EXIT_RESUMABLE = 75
@@ -27,6 +28,6 @@ def ending_in_a_line() -> Iterator[None]:
     try:
         yield
     except (UserError, Interrupted) as error:
-        if isinstance(error, UserError) or os.environ.get("RANK", "0") == "0":  # once for all
+        if isinstance(error, UserError) or not rank():  # once for all
             print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

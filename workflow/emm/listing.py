@@ -14,6 +14,7 @@ from emm.catalog import Catalog, Run
 from emm.data.catalogue import SOURCES
 from emm.errors import UserError
 from emm.expansion import load_recipes
+from emm.plan.page import hours
 from emm.resolve import fill, label_classes
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
@@ -120,6 +121,30 @@ def print_calibration(gpu: "Gpu", timings: "Sequence[Timing]") -> None:
     speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in gpu.operations.items())
     print(f"{gpu.title}: operations per second {speeds}; {gpu.step_seconds:.3g} s of a step of the")
     print(f"basic network beyond them; {gpu.start_seconds:.3g} s until `emm train` has done a step")
+
+
+def print_usage(facts: Mapping[str, Any], folder: Path) -> None:
+    """What ran and what it took, by experiment and in all."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Experiment")
+    for name in ("Jobs", "Attempts", "Hours", "GPU-hours", "of its own", "planned"):
+        table.add_column(name, justify="right")
+    for row in facts["experiments"]:
+        counts = [f"{row[key]:,}" for key in ("jobs", "attempts")]
+        used = ("hours", "gpu_hours", "own_gpu_hours", "planned_gpu_hours")
+        table.add_row(row["experiment"], *counts, *(hours(row[key]) for key in used))
+    console().print(table)
+    print(
+        f"{facts['attempts']:,} attempts at {facts['jobs']:,} of {facts['all_jobs']:,} jobs, "
+        f"{facts['finished_jobs']:,} of which finished, in {hours(facts['hours'])} hours (planned "
+        f"{hours(facts['planned_hours'])}); GPU-hours: {hours(facts['gpu_hours'])} (planned "
+        f"{hours(facts['planned_gpu_hours'])} on {facts['gpu']})"
+    )
+    for line in facts["notes"]:
+        print(f"note: {line}")
+    print(
+        f"{folder}/usage.html shows what was asked for and used, usage.parquet lists the attempts"
+    )
 
 
 def network_facts(

@@ -25,6 +25,7 @@ rule sample:
             ids.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)
         ),
         version=f"recipe={RECIPE_VERSION}",
+        attempts=lambda w, output: f"{ROOT}/usage/sample/{w.run}/{w.evaluation}.jsonl",  # reruns nothing
     shell:
         """
         emm sample \
@@ -32,6 +33,7 @@ rule sample:
             --name {wildcards.evaluation:q} \
             --run {input.record:q} \
             --subset {input.subset:q} \
+            --attempts {params.attempts:q} \
             --threads {threads} \
             --output {output:q} \
             2>{log:q}

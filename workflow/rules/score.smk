@@ -23,6 +23,7 @@ rule score:
     params:
         gallery=CATALOG.config.gallery,
         device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing
+        attempts=lambda w, output: f"{ROOT}/usage/score/{w.run}/{w.evaluation}.jsonl",  # reruns nothing
     shell:
         """
         emm score \
@@ -33,6 +34,7 @@ rule score:
             --gallery {output.gallery:q} \
             --gallery-size {params.gallery} \
             --device {params.device} \
+            --attempts {params.attempts:q} \
             --threads {threads} \
             2>{log:q}
         """

@@ -2,7 +2,8 @@
 # the record of the training, written last, and its metrics.
 #
 # Checkpoints and the state that a killed training resumes from stand beside them. They are not
-# declared: Snakemake removes declared outputs before each attempt.
+# declared: Snakemake removes declared outputs before each attempt. Nor is the log of attempts in
+# usage/, which training, sampling and scoring each append to.
 
 
 rule train:
@@ -27,6 +28,7 @@ rule train:
         record=lambda w: [f"--record={text}" for text in RUNS[w.run].recordings],
         version=f"recipe={RECIPE_VERSION}",
         device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing
+        attempts=lambda w, output: f"{ROOT}/usage/train/{w.run}.jsonl",  # reruns nothing
     shell:
         """
         emm train \
@@ -35,6 +37,7 @@ rule train:
             {params.record:q} \
             --set train.device={params.device:q} \
             --subset {input.subset:q} \
+            --attempts {params.attempts:q} \
             --threads {threads} \
             --processes {resources.gpu} \
             --output {output.record:q} \

@@ -19,7 +19,7 @@ from emm.masks import DERIVED
 from emm.spec import DEFAULTS, suggestion
 
 RULES = (  # names of targets that no figure may have
-    *("all", "data", "subset", "train", "sample", "score"),
+    *("all", "data", "subset", "train", "sample", "score", "usage"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
 )
 OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns

@@ -79,6 +79,7 @@ SMALL = {
     "experiment_tables": Small(10, 30, 4000),
     "tables": Small(20, 30, 4000),
     "replication": Small(60, 30, 4000),
+    "usage": Small(10, 10, 2000),
     "figure": Small(10, 10, 2000),
     "pages": Small(20, 60, 4000),
     "report": Small(60, 60, 4000),
@@ -191,7 +192,8 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
         )
     everything = tuple(dict.fromkeys(key for keys in scores.values() for key in keys))
     yield Job("tables", "all", *SMALL["tables"], needs=everything)
-    yield Job("replication", "all", *SMALL["replication"], needs=(("tables", "all"),))
+    for name in ("replication", "usage"):
+        yield Job(name, "all", *SMALL[name], needs=(("tables", "all"),))
     for name, planned in catalog.figures.items():
         about = (planned.experiment,)
         needs = (("experiment_tables", planned.experiment),)

@@ -20,7 +20,7 @@ STAGES = (  # columns of the graph, from left to right
     ("sample",),
     ("score",),
     ("experiment_tables", "tables"),
-    ("figure", "replication"),
+    ("figure", "replication", "usage"),
     ("pages",),
     ("report",),
 )
@@ -56,8 +56,31 @@ def page(catalog: Catalog, jobs: Sequence[Job], done: Done, facts: Mapping[str, 
         "experiments share is done once; its cost counts in each of them. Faded: done.</p>",
         *(_experiment(catalog, row, jobs, done, facts) for row in facts["experiments"]),
     ]
+    return document(title, parts)
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A whole page of a title and pieces of HTML, in the one style of plans and accounts."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+
+
+def named(rows: Iterable[tuple[str, str]]) -> str:
+    """A table of two columns: what, and how much of it in words."""
+    cells = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="words">{escape(text)}</td></tr>'
+        for name, text in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def table(caption: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are numbers, but for those of the first column."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows
+    )
+    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{body}</table>"
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
@@ -75,11 +98,7 @@ def _summary(facts: Mapping[str, Any]) -> str:
         ("Disk", f"{facts['final_gb']:,.1f} GB in the end, {facts['peak_gb']:,.1f} GB at most"),
         ("Speeds", f"{facts['gpu']}: {facts['speeds']}"),
     ]
-    cells = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="words">{escape(text)}</td></tr>'
-        for name, text in rows
-    )
-    return f"<table>{cells}</table>"
+    return named(rows)
 
 
 def hours(value: float) -> str:
@@ -108,14 +127,14 @@ def _stage(rule: str, jobs: Sequence[Job]) -> str:
 
 def _rules(rows: Iterable[Mapping[str, Any]]) -> str:
     names = ("rule", "jobs", "allocations", "GPU-hours", "CPU-hours", "GB in the end")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    body = "".join(
-        f"<tr><td>{row['rule']}</td><td>{row['jobs']:,}</td><td>{row['allocations']:,}</td>"
-        f"<td>{hours(row['gpu_hours'])}</td><td>{hours(row['cpu_hours'])}</td>"
-        f"<td>{row['final_gb']:,.1f}</td></tr>"
+    cells = (
+        (
+            *(row["rule"], f"{row['jobs']:,}", f"{row['allocations']:,}"),
+            *(hours(row["gpu_hours"]), hours(row["cpu_hours"]), f"{row['final_gb']:,.1f}"),
+        )
         for row in rows
     )
-    return f"<table><caption>By rule</caption><tr>{head}</tr>{body}</table>"
+    return table("By rule", names, cells)
 
 
 def _experiment(

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 
 import torch
 from torch import Tensor
@@ -13,9 +12,9 @@ from emm.devices import take_gpus
 from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.precondition import Denoiser
 from emm.errors import UserError
+from emm.processes import is_member, local_rank
 from emm.seeds import derive
 from emm.spec import Recipe
-from emm.train.team import is_member
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -35,7 +34,7 @@ def choose_device(wanted: str) -> torch.device:
         keep_freed_memory()
         return torch.device("cpu")
     if is_member():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local_rank())
     return torch.device("cuda")
 
 

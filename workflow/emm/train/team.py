@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 
 from emm.devices import take_gpus, visible_gpus
 from emm.errors import Interrupted, UserError
+from emm.processes import is_member
 
 PATIENCE = timedelta(days=1)  # the leader may wait for a run that another job trains
 AGREE_STEPS = 8  # between questions whether to stop
@@ -63,11 +64,6 @@ class Team:
 
 
 ALONE = Team()
-
-
-def is_member() -> bool:
-    """Whether this process was started as one of several."""
-    return "RANK" in os.environ and "LOCAL_RANK" in os.environ
 
 
 @contextlib.contextmanager
