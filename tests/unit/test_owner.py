@@ -163,6 +163,53 @@ def test_only_one_of_many_is_let_in(tmp_path, monkeypatch):
     assert (tmp_path / "number").read_text() == "60"
 
 
+def _follow(folder: str, start: float, count: int) -> None:
+    """As `_contend`, but each owner dies with its file in place."""
+    time.sleep(max(0.0, start - time.time()))
+    number = Path(folder) / "number"
+    for _ in range(count):
+        child = os.fork()
+        if not child:
+            with exclusive(folder, wait=True):
+                value = int(number.read_text())
+                time.sleep(0.001)
+                number.write_text(str(value + 1))
+                os._exit(0)
+        os.waitpid(child, 0)
+
+
+def test_only_one_of_many_follows_a_dead_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "POLL_SECONDS", 0.001)
+    (tmp_path / "number").write_text("0")
+    context = multiprocessing.get_context("fork")
+    start = time.time() + 0.2
+    processes = [context.Process(target=_follow, args=(str(tmp_path), start, 6)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "number").read_text() == "36"
+    with exclusive(tmp_path):
+        assert [path.name for path in tmp_path.glob(".*")] == [f".{FILE}"]
+
+
+def test_an_heir_that_dies_is_followed(tmp_path):
+    """Between its claim to follow a dead owner and taking the place."""
+    path = leave(tmp_path, gone())
+    heir = owner._after(path, owner._read(path))
+    heir.write_text(json.dumps(asdict(gone())))
+    with exclusive(tmp_path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_heir_that_lives_is_waited_for(tmp_path):
+    path = leave(tmp_path, gone())
+    owner._after(path, owner._read(path)).write_text(json.dumps(asdict(Owner.here())))
+    with pytest.raises(Interrupted, match=f"process {os.getpid()}"), exclusive(tmp_path):
+        pass
+
+
 def test_an_owner_touches_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "TOUCH_SECONDS", 0.02)
     with exclusive(tmp_path):
@@ -180,7 +227,7 @@ def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "POLL_SECONDS", 0.05)
     before = replace(ELSEWHERE, job="12")
     path = leave(tmp_path, before, age=owner.LOST_SECONDS - 20)
-    assert owner._is_alive(path, before)  # the node is cut off, and it still runs there
+    assert owner._is_alive(before, owner._silence(path))  # cut off, it still runs on its node
     os.utime(path, (time.time() - owner.LOST_SECONDS - 1,) * 2)
     with exclusive(tmp_path):
         assert json.loads(path.read_text())["host"] == Owner.here().host
@@ -190,7 +237,7 @@ def test_a_full_disk_is_a_line(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with (
         pytest.raises(Interrupted, match="No space left on device; free some"),
         exclusive(tmp_path),

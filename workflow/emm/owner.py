@@ -7,6 +7,7 @@ its SLURM job is, or when nobody touches it any more.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import psutil
@@ -62,7 +63,7 @@ def exclusive(folder: Path | str, what: str = "", wait: bool | None = None) -> I
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     path, owner = folder / f".{what}{FILE}", Owner.here()
-    _take(path, owner, owner.job is not None if wait is None else wait)
+    mine = _take(path, owner, owner.job is not None if wait is None else wait)
     stop = threading.Event()
     toucher = threading.Thread(target=_touch, args=(path, stop), daemon=True)
     toucher.start()
@@ -71,24 +72,78 @@ def exclusive(folder: Path | str, what: str = "", wait: bool | None = None) -> I
     finally:
         stop.set()
         toucher.join()
-        if _read(path) == owner:
+        if _read(path) == mine:
             path.unlink(missing_ok=True)
 
 
-def _take(path: Path, owner: Owner, wait: bool) -> None:
+@dataclass(frozen=True)
+class Claim:
+    """What a file says: its owner, None if it is damaged, and a digest that no other file has."""
+
+    owner: Owner | None
+    digest: str
+
+
+def _take(path: Path, owner: Owner, wait: bool) -> Claim:
+    """Make the file, or take it over from a dead owner, or wait; what it says then."""
     told = False
-    while not _create(path, owner):
-        other = _read(path)
-        if not _is_alive(path, other):
-            _remove(path, other)
+    content = json.dumps(asdict(owner) | {"claim": uuid.uuid4().hex}).encode()
+    mine = _parse(content)
+    while not _make(path, content):
+        found = _holder(path)
+        silent = None if found is None else _silence(found[0])
+        if silent is None:  # gone since it was seen: nothing is known of the one who has it now
             continue
-        name = other or "another process"
-        if not wait:
-            raise Interrupted(f"{path.parent}: {name} is at work in it; wait for it")
-        if not told:
-            print(f"waiting for {name}, which is at work here", file=sys.stderr, flush=True)
-            told = True
-        time.sleep(POLL_SECONDS)
+        claim = found[1]
+        if _is_alive(claim.owner, silent):
+            name = claim.owner or "another process"
+            if not wait:
+                raise Interrupted(f"{path.parent}: {name} is at work in it; wait for it")
+            if not told:
+                print(f"waiting for {name}, which is at work here", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(POLL_SECONDS)
+        elif _succeed(path, claim, mine, content):
+            break
+    return mine
+
+
+def _holder(path: Path) -> tuple[Path, Claim] | None:
+    """Whose turn it is, and the file that says so: that at `path`, or of the last of its heirs."""
+    place, claim = path, _read(path)
+    if claim is None:
+        return None
+    while (heir := _read(_after(path, claim))) is not None:
+        place, claim = _after(path, claim), heir
+    return place, claim
+
+
+def _after(path: Path, claim: Claim) -> Path:
+    """Where the one process that may take over from a dead owner says so."""
+    return path.with_name(f"{path.name}.after-{claim.digest}")
+
+
+def _succeed(path: Path, dead: Claim, mine: Claim, content: bytes) -> bool:
+    """Take over from a dead owner, as the only one.
+
+    The file is replaced by whoever has made the heir's, and found that it is the heir of what lies
+    at `path` still: another one may have been through with all of this since the dead was seen.
+    """
+    place = _after(path, dead)
+    if not _make(place, content):
+        return False
+    found = _holder(path)
+    if found is None or found[1] != mine:
+        place.unlink(missing_ok=True)
+        return False
+    new = _beside(path)
+    with writing(path):
+        new.write_bytes(content)
+    new.replace(path)
+    for left in path.parent.glob(f"{path.name}.after-*"):
+        if left.suffix != ".tmp":
+            left.unlink(missing_ok=True)
+    return True
 
 
 def _beside(path: Path) -> Path:
@@ -96,12 +151,12 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
 
 
-def _create(path: Path, owner: Owner) -> bool:
+def _make(path: Path, content: bytes) -> bool:
     """Whether the file was made: at most one of all that try succeeds, with its content whole."""
     mine = _beside(path)
     try:
         with writing(path):
-            mine.write_text(json.dumps(asdict(owner)))
+            mine.write_bytes(content)
         os.link(mine, path)
     except FileExistsError:
         return False
@@ -110,18 +165,24 @@ def _create(path: Path, owner: Owner) -> bool:
     return True
 
 
-def _read(path: Path) -> Owner | None:
+def _read(path: Path) -> Claim | None:
     try:
-        return Owner(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _parse(path.read_bytes())
+    except OSError:
         return None
 
 
-def _is_alive(path: Path, other: Owner | None) -> bool:
-    """Whether the owner of a file still runs, as far as can be told."""
-    silent = _silence(path)
-    if silent is None:
-        return False
+def _parse(content: bytes) -> Claim:
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    try:
+        known = json.loads(content)
+        return Claim(Owner(**{field.name: known[field.name] for field in fields(Owner)}), digest)
+    except (ValueError, TypeError, KeyError):
+        return Claim(None, digest)
+
+
+def _is_alive(other: Owner | None, silent: float) -> bool:
+    """Whether the owner of a file that nobody touched for so long runs, as far as can be told."""
     if other is None:
         return silent < STALE_SECONDS
     if other.host == platform.node():
@@ -152,19 +213,6 @@ def _silence(path: Path) -> float | None:
         return None
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _remove(path: Path, other: Owner | None) -> None:
-    """Remove the file of a dead owner; that of one who was quicker is put back."""
-    taken = _beside(path)
-    try:
-        path.replace(taken)
-    except FileNotFoundError:
-        return
-    if _read(taken) != other:
-        with contextlib.suppress(FileExistsError):
-            os.link(taken, path)
-    taken.unlink()
 
 
 def _touch(path: Path, stop: threading.Event) -> None:
