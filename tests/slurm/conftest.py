@@ -1,15 +1,17 @@
-"""A SLURM that the tests start, and the faults that they let loose on it, several at a time."""
+"""A SLURM that the tests start, and the scenarios that are played on it, several at a time."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
-from faults import FAULTS
-from project import Project, check_out
 
-AT_A_TIME = 4  # most of them wait for SLURM most of the time
+pytest.register_assert_rewrite("scenarios", "project", "stress")
+
+from project import Project, check_out  # noqa: E402
+from scenarios import SCENARIOS  # noqa: E402
+
+AT_A_TIME = 5  # most of them wait for SLURM most of the time
 
 
 @pytest.fixture(scope="session")
@@ -40,18 +42,13 @@ def outcomes(
     undisturbed: Project,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Future]]:
-    """The table after each of the faults that are tested in this session, when it is there."""
+    """What becomes of the scenarios that are tested in this session."""
     parameters = [getattr(item, "callspec", None) for item in request.session.items]
-    wanted = [each.params["fault"] for each in parameters if each and "fault" in each.params]
-    folders = {name: tmp_path_factory.mktemp(name) / "project" for name in wanted}
+    asked = {each.params["scenario"] for each in parameters if each and "scenario" in each.params}
+    folders = {name: tmp_path_factory.mktemp(name) / "project" for name in SCENARIOS}
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         yield {
-            name: pool.submit(FAULTS[name], slurm, folder, undisturbed)
-            for name, folder in folders.items()
+            name: pool.submit(play, slurm, folders[name], undisturbed)
+            for name, play in SCENARIOS.items()
+            if name in asked
         }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where a checkout goes."""
-    return tmp_path / "project"

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,10 +27,14 @@ TABLE = "results/tiny/tables/memorization.parquet"
 
 @dataclass(frozen=True)
 class Project:
-    """A checkout of the workflow with results of its own."""
+    """A checkout of the workflow with results of its own.
+
+    target: what is asked for on the cluster; what is left of the table comes from this machine.
+    """
 
     folder: Path
     cluster: Cluster | None = None
+    target: str = TABLE
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,7 +57,15 @@ class Project:
     def start(self, *options: str) -> subprocess.Popen:
         """Start Snakemake on the cluster; its output goes to a file."""
         impatient = Path(__file__).with_name("impatient.py")
-        command = [sys.executable, str(impatient), TABLE, "--profile", "slurm", *FAST, *options]
+        command = [
+            sys.executable,
+            str(impatient),
+            self.target,
+            "--profile",
+            "slurm",
+            *FAST,
+            *options,
+        ]
         with (self.folder / "snakemake.log").open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -65,18 +77,21 @@ class Project:
             )
 
     def finish(self, process: subprocess.Popen, seconds: float = 300) -> None:
-        """Wait for the end of a start, which has to be a good one."""
+        """Wait for the end of a start, which has to be a good one, and see to the table."""
         try:
             assert process.wait(seconds) == 0, self.output[-5000:] + self.logs[-2000:]
         except subprocess.TimeoutExpired:
             process.terminate()
             raise AssertionError(f"no end:\n{self.output[-5000:]}") from None
+        if self.target != TABLE:
+            self.run_here()
 
     def run_here(self) -> None:
         """Compute everything on this machine, without SLURM."""
         command = ["snakemake", TABLE, "--profile", "profiles/local"]
         command += ["--configfile", "profiles/slurm/paper.yaml"]
-        options = {"cwd": self.folder, "env": self.environment, "text": True}
+        given = replace(self, cluster=None).environment
+        options = {"cwd": self.folder, "env": given, "text": True}
         done = subprocess.run(command, capture_output=True, **options)
         assert done.returncode == 0, done.stdout + done.stderr
 
