@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,19 @@ def missing() -> str:
     absent = [name for name in PROGRAMS if _program(name) is None]
     if absent:
         return f"no {', '.join(absent)}: as root, apt-get install {PACKAGES}"
-    return "" if os.geteuid() == 0 else "starting a SLURM of one's own takes root"
+    if os.geteuid():
+        return "starting a SLURM of one's own takes root"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _make_device(Path(folder) / "device")
+        except OSError as error:
+            return f"devices cannot be made here (mknod: {error.strerror})"
+    return ""
+
+
+def _make_device(path: Path) -> None:
+    """A null device in the place of a GPU: SLURM wants a character device."""
+    os.mknod(path, 0o666 | 0o020000, os.makedev(1, 3))
 
 
 def _program(name: str) -> str | None:
@@ -194,8 +207,8 @@ class Cluster:
         (self.base / "gres.conf").write_text("\n".join(["AutoDetect=off", *lines, ""]))
         for number in range(GPUS):
             device = self.base / "dev" / f"nvidia{number}"
-            if not device.exists():  # a null device: SLURM wants a character device
-                os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
+            if not device.exists():
+                _make_device(device)
         key = self.base / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o600)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 from cluster import Cluster, wait_for
 from project import SIZES, Project, check_out, share_subsets
@@ -123,7 +124,7 @@ def undisturbed_run(slurm: Cluster, folder: Path, undisturbed: Project) -> None:
 @scenario
 def random_kills(slurm: Cluster, folder: Path, undisturbed: Project) -> None:
     """The short form of stress.py: no result differs in a bit."""
-    figures = stress(slurm, folder, kills=4, seconds=45, sizes=SIZES[:1])
+    figures = stress(slurm, folder, kills=4, seconds=60, sizes=SIZES[:1])
     assert figures["kills"] >= 1
     assert figures["differences"] == 0
     assert figures["results"] >= 3
@@ -176,7 +177,9 @@ def full_disk(project: Project) -> None:
     results = project.folder / "results"
     inputs = results.rename(results.with_name("inputs"))
     results.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", results], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", results]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small disk: file systems cannot be mounted here")
     try:
         shutil.copytree(inputs, results, dirs_exist_ok=True)
         process = project.start()

@@ -105,6 +105,14 @@ def test_command_line_overrides_single_keys_of_slurm(cluster):
     assert plan.counts == expected(catalog.load({"scale": "quick", "experiments": ["optimum"]}))
 
 
+def test_jobs_of_a_cluster_do_not_do_without_a_gpu(cluster):
+    """One that finds none fails at once, where it would take weeks on the CPU."""
+    options = ("--dry-run", "--config", "experiments=sample_size")
+    output = cluster.snakemake(*options, profile=("--profile", "slurm"))
+    assert output.count("emm train ") == output.count("--set train.device=cuda") == 2
+    assert output.count("emm score ") == output.count("--device cuda") > 0
+
+
 @pytest.mark.parametrize("experiments", ["conditioning", "dummies"])
 def test_the_plan_lists_the_jobs_that_would_run(cluster, experiments):
     chosen = {"scale": "paper", "experiments": experiments}

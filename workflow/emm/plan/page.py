@@ -24,6 +24,7 @@ STAGES = (  # columns of the graph, from left to right
     ("pages",),
     ("report",),
 )
+ARROW = '<span class="to">&rarr;</span>'
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em;
        color: #1a1a1a; background: #fff }
@@ -31,7 +32,8 @@ table { border-collapse: collapse; margin: .8em 0 } caption { text-align: left; 
 th, td { padding: .15em .8em; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child, td.words { text-align: left } th { border-bottom: 1px solid #888 }
 .graph { display: flex; align-items: center; flex-wrap: wrap; gap: .2em; margin: 1em 0 }
-.stage { display: flex; flex-direction: column; gap: .3em } .to { color: #888; padding: 0 .2em }
+.stage { display: flex; flex-direction: column; gap: .3em }
+.chain { display: flex; align-items: center; gap: .2em } .to { color: #888; padding: 0 .2em }
 .box { border: 1px solid #4477aa; border-radius: .3em; padding: .2em .6em; background: #eef4fb;
        white-space: nowrap } .gpu { background: #fdf0e3; border-color: #cc7722 }
 .done { opacity: .5 } small { color: #555 } details { margin: .25em 0 .25em 1em }
@@ -114,8 +116,7 @@ def _stages(jobs: Iterable[Job]) -> str:
     for stage in STAGES:
         boxes = "".join(_stage(rule, groups[rule]) for rule in stage if groups[rule])
         columns.append(f'<div class="stage">{boxes}</div>')
-    arrow = '<span class="to">&rarr;</span>'
-    return f"<h2>Stages</h2><div class='graph'>{arrow.join(columns)}</div>"
+    return f"<h2>Stages</h2><div class='graph'>{ARROW.join(columns)}</div>"
 
 
 def _stage(rule: str, jobs: Sequence[Job]) -> str:
@@ -160,15 +161,29 @@ def _experiment(
 
 
 def _run(run: str, jobs: Sequence[Job], done: Done) -> str:
-    boxes = []
-    for job in jobs:
-        classes = ["box", *(["gpu"] if job.gpus else []), *(["done"] if job.key in done else [])]
-        shared = f"{job.gpus} GPUs, " if job.gpus > 1 else ""
-        asked = f"{shared}{job.minutes} min, {job.mem_mb / 1000:g} GB"
-        times = f"{job.allocations} &times; " if job.allocations > 1 else ""
-        text = f"<b>{job.rule}</b> {hours(job.seconds / 3600)} h<br><small>{times}{asked}</small>"
-        boxes.append(f'<div class="{" ".join(classes)}">{text}</div>')
+    """A run: its training, then each of its evaluations, which are sampled and scored."""
+    train, *rest = jobs
+    rows = [
+        ARROW.join(_box(job, done) for job in chain)
+        for chain in zip(rest[::2], rest[1::2], strict=True)
+    ]
+    evaluations = "".join(f'<div class="chain">{row}</div>' for row in rows)
+    graph = f'{_box(train, done)}{ARROW}<div class="stage">{evaluations}</div>'
     cost = sum(job.gpu_hours for job in jobs)
-    chain = '<span class="to">&rarr;</span>'.join(boxes)
     head = f"<summary>{escape(run)} &middot; {hours(cost)} GPU-hours</summary>"
-    return f'<details>{head}<div class="graph">{chain}</div></details>'
+    return f'<details>{head}<div class="graph">{graph}</div></details>'
+
+
+def _box(job: Job, done: Done) -> str:
+    """A job: what it takes, and what each of its allocations is asked for."""
+    classes = ["box", *(["gpu"] if job.gpus else []), *(["done"] if job.key in done else [])]
+    shared = f"{job.gpus} GPUs, " if job.gpus > 1 else ""
+    asked = f"{shared}{duration(job.minutes / 60)}, {job.mem_mb / 1000:g} GB"
+    times = f"{job.allocations} &times; " if job.allocations > 1 else ""
+    text = f"<b>{job.rule}</b> {duration(job.seconds / 3600)}<br><small>{times}{asked}</small>"
+    return f'<div class="{" ".join(classes)}">{text}</div>'
+
+
+def duration(value: float) -> str:
+    """Hours in the unit that reads best."""
+    return f"{hours(value)} h" if value >= 1 else f"{max(60 * value, 1):.0f} min"
