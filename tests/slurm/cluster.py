@@ -22,7 +22,7 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "squeue", "srun", "sbatch", "scancel", "scontrol")
 PACKAGES = "munge slurmctld slurmd slurm-client"
 WRAPPED = ("squeue", "srun", "sbatch", "scancel", "scontrol", "sinfo", "sacct")
-NODES = ("n1", "n2", "n3", "n4", "n5")  # two to work on, one that fails, two that others take
+NODES = ("n1", "n2", "n3", "n4", "n5", "n6", "n7")  # what for, the partitions below say
 GPUS = 4
 CONFIG = """\
 ClusterName=ci
@@ -71,6 +71,7 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 PartitionName=fragile Nodes=n1,n3 MaxTime=INFINITE State=UP
 PartitionName=scavenge Nodes=n4 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=spare Nodes=n5 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=pair Nodes=n6,n7 MaxTime=INFINITE State=UP
 PartitionName=urgent Nodes=n4,n5 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 NODE = (
@@ -182,6 +183,10 @@ class Cluster:
             deadline = time.monotonic() + 20
             while self.jobs("running,completing") and time.monotonic() < deadline:
                 time.sleep(0.5)
+        for process in psutil.process_iter():  # controllers of failed tests, and what they started
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("PATH", "").find(f"{self.base}/bin") >= 0:
+                    process.kill()
         for daemon in reversed(self.daemons.values()):
             daemon.terminate()
         for daemon in self.daemons.values():

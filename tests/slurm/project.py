@@ -50,7 +50,7 @@ class Project:
 
     @property
     def logs(self) -> str:
-        """What trainings have said, in all their attempts."""
+        """What trainings have said in their last attempts."""
         paths = sorted(self.folder.glob("results/tiny/logs/train/*.log"))
         return "".join(path.read_text() for path in paths)
 

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -84,9 +85,11 @@ def time_limit(project: Project) -> None:
 def end_of_allocation(project: Project) -> None:
     """A training that needs longer than its allocation stops itself before SLURM does."""
     process = project.start("--set-resources", "train:runtime=1")
-    _, trainer = project.training()
+    job, trainer = project.training()
     trainer.suspend()
-    time.sleep(max(0.0, trainer.create_time() + 55 - time.time()))
+    told = ("squeue", "--noheader", f"--jobs={job}", "--format=%e")
+    end = datetime.fromisoformat(project.cluster.run(*told).stdout.strip()).timestamp()
+    time.sleep(max(0.0, end - 5 - time.time()))
     trainer.resume()
     wait_for(lambda: "state saved" in project.logs, 15, "the end of the training")
     project.finish(process)
@@ -132,8 +135,20 @@ def random_kills(slurm: Cluster, folder: Path, undisturbed: Project) -> None:
 
 @scenario
 def shared_training(slurm: Cluster, folder: Path, undisturbed: Project) -> None:
-    """A training on two GPUs asks for both, and its loss is that of one up to rounding."""
-    project = check_out(folder, slurm, sizes=SIZES[:1])
+    """A training on two GPUs gets both on one node, and its loss is that of one up to rounding.
+
+    Two are free from the start, on a node each.
+    """
+    for node in ("n6", "n7"):
+        busy = [
+            "sbatch",
+            "--partition=pair",
+            f"--nodelist={node}",
+            "--gpus=3",
+            "--output=/dev/null",
+        ]
+        slurm.run(*busy, "--wrap=sleep 20")
+    project = check_out(folder, slurm, "pair", SIZES[:1])
     share_subsets(undisturbed, project)
     path = project.folder / "profiles" / "slurm" / "paper.yaml"
     plan = {"gpus_per_run": 2, "run_hours": 1e-6}

@@ -80,6 +80,31 @@ def test_slurm_jobs_of_a_dead_controller_are_cancelled(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err == ""
 
 
+def test_without_an_answer_of_slurm_nothing_starts(held, tmp_path, monkeypatch):
+    """The next start has to find the name of the jobs still."""
+    for name in ("squeue", "scancel"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / RECORD).write_text('{"mark": null, "slurm": "run-1"}')
+    with pytest.raises(Interrupted, match=r"squeue does not say .*run-1"):
+        take_over(tmp_path, snakemake("run-2"))
+    assert json.loads((tmp_path / RECORD).read_text())["slurm"] == "run-1"
+
+
+def test_jobs_that_do_not_end_are_named(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 7\n")
+    (tmp_path / "scancel").write_text("#!/bin/sh\nexit 1\n")
+    for name in ("squeue", "scancel"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(controller.slurm, "CANCEL_SECONDS", 0.1)
+    with pytest.raises(Interrupted, match="jobs 7 of a killed start do not end"):
+        stop_jobs({"mark": None, "slurm": "run-1"})
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3"])
 def test_a_damaged_record_stops_nothing(held, tmp_path, content):
     (tmp_path / RECORD).write_text(content)

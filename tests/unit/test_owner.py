@@ -244,3 +244,53 @@ def test_a_full_disk_is_a_line(tmp_path, monkeypatch):
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_another_container_mean_nothing_here(tmp_path):
+    """A live process there has a number that is free here, on a host of the same name."""
+    leave(tmp_path, replace(gone(), place="another start"), age=5)
+    with pytest.raises(Interrupted), exclusive(tmp_path):
+        pass
+    leave(tmp_path, replace(gone(), place="another start"), age=owner.STALE_SECONDS + 5)
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_file_that_cannot_be_read_is_of_somebody(tmp_path, monkeypatch):
+    mine = leave(tmp_path, Owner.here())
+
+    def refuse(path):
+        kind = PermissionError if path == mine else FileNotFoundError
+        raise kind(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(Interrupted, match="another process is at work"), exclusive(tmp_path):
+        pass
+
+
+def test_a_link_whose_answer_was_lost(tmp_path, monkeypatch):
+    link = os.link
+
+    def lost(source, target):
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", lost)
+    with exclusive(tmp_path):
+        assert json.loads((tmp_path / f".{FILE}").read_text())["pid"] == os.getpid()
+
+
+def _be_displaced(folder: str) -> None:
+    owner.TOUCH_SECONDS = 0.05
+    with exclusive(folder):
+        (Path(folder) / f".{FILE}").write_text(json.dumps(asdict(ELSEWHERE)))
+        time.sleep(20)
+
+
+def test_who_was_taken_for_dead_ends(tmp_path):
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_be_displaced, args=(str(tmp_path),))
+    process.start()
+    process.join(15)
+    assert process.exitcode == 75
+    assert json.loads((tmp_path / f".{FILE}").read_text())["host"] == "another-node"

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ import psutil
 from emm import slurm
 from emm.errors import UserError
 from emm.files import write_text
-from emm.owner import Owner, exclusive
+from emm.owner import exclusive
 
 RECORD = ".controller.json"
 MARK = "EMM_CONTROLLER"  # a variable of all processes that it starts
@@ -39,7 +40,7 @@ def take_over(root: Path | str, workflow: Any) -> None:
     atexit.register(held.close)
     path = root / RECORD
     stop_jobs(_read(path))
-    mark = str(Owner.here())
+    mark = uuid.uuid4().hex
     run = getattr(workflow.scheduler._executor, "run_uuid", None)
     write_text(path, json.dumps({"mark": mark, "slurm": run}))
     os.environ[MARK] = mark

@@ -32,7 +32,9 @@ def take_gpus(count: int = 1, folder: Path | None = None) -> list[str]:
     if len(gpus) < 2:
         return []
     folder = folder or Path(tempfile.gettempdir()) / "emm-gpus"
-    folder.mkdir(mode=0o1777, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # another user's, who has done so
+        folder.chmod(0o1777)
     told = False
     while not (taken := _lock(gpus, count, folder)):
         if not told:

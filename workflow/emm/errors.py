@@ -28,6 +28,6 @@ def ending_in_a_line() -> Iterator[None]:
     try:
         yield
     except (UserError, Interrupted) as error:
-        if isinstance(error, UserError) or not rank():  # once for all
+        if not rank():  # once for all that share the work
             print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

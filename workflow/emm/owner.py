@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from emm import slurm
-from emm.errors import Interrupted
+from emm.errors import EXIT_RESUMABLE, Interrupted
 from emm.files import writing
 
 FILE = "owner.json"
@@ -34,27 +34,43 @@ POLL_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Owner:
-    """A process somewhere: when it started tells it from a later one of its number."""
+    """A process somewhere: when it started tells it from a later one of its number.
+
+    place: within which its number means something: a start of a machine, and a container on it.
+    """
 
     host: str
     pid: int
     started: float
     job: str | None
+    place: str = ""
 
     @classmethod
     def here(cls) -> "Owner":
         """This process."""
         process = psutil.Process()
-        return cls(platform.node(), process.pid, process.create_time(), slurm.this_job())
+        job = slurm.this_job()
+        return cls(platform.node(), process.pid, process.create_time(), job, _place())
 
     def __str__(self) -> str:
         job = f" (SLURM job {self.job})" if self.job else ""
         return f"process {self.pid} on {self.host}{job}"
 
 
+def _place() -> str:
+    """The start of this machine and the space of process numbers; empty where nothing tells."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path | str, what: str = "", wait: bool | None = None) -> Iterator[None]:
     """Hold a folder, or one thing in it that has a name, for this process.
+
+    A process that was taken for dead, since it was cut off, ends when it finds another one there.
 
     wait: until another process that has it is done; by default only within a SLURM job, which then
     goes on from what the other one leaves. Otherwise Interrupted is raised.
@@ -65,7 +81,7 @@ def exclusive(folder: Path | str, what: str = "", wait: bool | None = None) -> I
     path, owner = folder / f".{what}{FILE}", Owner.here()
     mine = _take(path, owner, owner.job is not None if wait is None else wait)
     stop = threading.Event()
-    toucher = threading.Thread(target=_touch, args=(path, stop), daemon=True)
+    toucher = threading.Thread(target=_touch, args=(path, mine, stop), daemon=True)
     toucher.start()
     try:
         yield
@@ -113,7 +129,7 @@ def _holder(path: Path) -> tuple[Path, Claim] | None:
     place, claim = path, _read(path)
     if claim is None:
         return None
-    while (heir := _read(_after(path, claim))) is not None:
+    while (heir := _read(_after(path, claim))) not in (None, claim):  # the same: unreadable, all
         place, claim = _after(path, claim), heir
     return place, claim
 
@@ -159,17 +175,20 @@ def _make(path: Path, content: bytes) -> bool:
             mine.write_bytes(content)
         os.link(mine, path)
     except FileExistsError:
-        return False
+        return mine.stat().st_nlink == 2  # NFS: it was made, and the answer was lost
     finally:
         mine.unlink(missing_ok=True)
     return True
 
 
 def _read(path: Path) -> Claim | None:
+    """What a file says; None if there is none, and nothing of its owner if it cannot be read."""
     try:
         return _parse(path.read_bytes())
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        return Claim(None, f"unreadable-{error.errno}")
 
 
 def _parse(content: bytes) -> Claim:
@@ -185,7 +204,7 @@ def _is_alive(other: Owner | None, silent: float) -> bool:
     """Whether the owner of a file that nobody touched for so long runs, as far as can be told."""
     if other is None:
         return silent < STALE_SECONDS
-    if other.host == platform.node():
+    if (other.host, other.place) == (platform.node(), _place()):
         return _runs_here(other)
     if other.job and other.job == slurm.this_job():  # requeued: this job, on another node before
         return silent < LOST_SECONDS
@@ -215,7 +234,11 @@ def _silence(path: Path) -> float | None:
         probe.unlink(missing_ok=True)
 
 
-def _touch(path: Path, stop: threading.Event) -> None:
+def _touch(path: Path, mine: Claim, stop: threading.Event) -> None:
     while not stop.wait(TOUCH_SECONDS):
         with contextlib.suppress(OSError):
+            found = _parse(path.read_bytes())
+            if found != mine:
+                print(f"error: {path.parent}: {found.owner} has taken over", file=sys.stderr)
+                os._exit(EXIT_RESUMABLE)
             os.utime(path)

@@ -6,6 +6,8 @@ import subprocess
 import time
 from datetime import datetime
 
+from emm.errors import Interrupted
+
 ALIVE = {  # states in which processes of a job run, or will again
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT"),
     *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SIGNALING", "SPECIAL_EXIT"),
@@ -49,19 +51,29 @@ def stop_time() -> float:
 
 
 def cancel(name: str) -> int:
-    """Cancel the jobs of a name and wait until they have ended; how many there were."""
-    count, deadline = len(_named(name)), time.monotonic() + CANCEL_SECONDS
-    if count:
+    """Cancel the jobs of a name and wait until they have ended; how many there were.
+
+    Raises Interrupted where SLURM does not answer, or they do not end.
+    """
+    jobs, deadline = _named(name), time.monotonic() + CANCEL_SECONDS
+    if jobs:
         _ask("scancel", f"--name={name}")
-    while _named(name) and time.monotonic() < deadline:
+    while left := _named(name):
+        if time.monotonic() > deadline:
+            raise Interrupted(f"jobs {', '.join(left)} of a killed start do not end; scancel them")
         time.sleep(1)
-    return count
+    return len(jobs)
 
 
 def _named(name: str) -> list[str]:
     """Jobs of a name that wait, run, or end at the moment."""
     done = _ask("squeue", "--noheader", f"--name={name}", "--format=%i")
-    return done.stdout.split() if done else []
+    if done is None or done.returncode:
+        raise Interrupted(
+            f"squeue does not say whether jobs of a killed start ({name}) still run; start again "
+            "when it answers"
+        )
+    return done.stdout.split()
 
 
 def _squeue(job: str, what: str) -> str | None:

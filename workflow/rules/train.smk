@@ -41,5 +41,5 @@ rule train:
             --threads {threads} \
             --processes {resources.gpu} \
             --output {output.record:q} \
-            2>>{log:q}
+            2>{log:q}
         """

@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+import yaml
 
 from emm import catalog
 from emm.errors import UserError
+from emm.expansion import WORKFLOW
 from emm.plan.cost import network, sampling_operations, training_operations
 from emm.plan.gpus import find_gpu
 from emm.plan.jobs import all_jobs
@@ -93,6 +95,26 @@ def test_a_long_training_shares_gpus(gu):
     large = [run.id for run in gu.runs.values() if run.settings["model.base"]]
     assert large
     assert all(shared["train", run].gpus == 1 for run in large)
+
+
+@pytest.mark.parametrize("hours", [1, 12, 24])
+def test_sampling_and_scoring_fit_into_one_allocation(hours):
+    given = {"scale": "paper", "experiments": "all", "plan": {"hours": hours}}
+    asked: dict[str, int] = {}
+    for job in all_jobs(catalog.load(given)):
+        if job.rule in ("sample", "score"):
+            asked[job.name] = asked.get(job.name, 0) + job.minutes
+    assert asked
+    assert max(asked.values()) <= 60 * hours
+
+
+def test_retries_of_the_profile_suffice():
+    """An allocation each, and some that are lost."""
+    profile = yaml.safe_load((WORKFLOW.parent / "profiles/slurm/profile.yaml").read_text())
+    config = yaml.safe_load((WORKFLOW.parent / "config.yaml").read_text())
+    given = {"scale": "paper", "experiments": "all", "plan": config["plan"]}
+    most = max(job.allocations for job in all_jobs(catalog.load(given)))
+    assert most + 10 <= profile["retries"]
 
 
 def test_what_takes_no_gpu():

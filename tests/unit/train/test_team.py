@@ -1,5 +1,6 @@
 """Several processes that share a training: the same run as by one, up to rounding."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import yaml
@@ -17,6 +19,7 @@ from torch.nn import functional
 from emm.data.stage import Subset, write_subset
 from emm.files import read_arrays
 from emm.nets.dropout import Dropout, share_dropout
+from emm.owner import exclusive
 from emm.train import checkpoint
 from emm.train.team import ALONE, Team
 
@@ -124,46 +127,76 @@ def test_the_run_is_that_of_one_process(subset, alone, tmp_path, processes):
         assert np.abs(found - expected).max() <= 1
 
 
-def test_stopped_by_a_signal_and_continued_by_one_process(subset, alone, tmp_path):
-    long = command(subset, tmp_path, 2, 40000)
-    process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "state.safetensors").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def test_stopped_by_a_signal_and_continued_by_one_process(subset, tmp_path, started):
+    process = started(command(subset, tmp_path, 2, 40000))
+    wait_for_state(tmp_path, process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert said.count("state saved") == 1
     _, metadata = checkpoint.load(tmp_path / "state.safetensors")
-    assert metadata["step"] % 8 == 0
-    again = command(subset, tmp_path, 1, 40000)
-    process = subprocess.Popen(again, stderr=subprocess.PIPE, text=True)
+    process = started(command(subset, tmp_path, 1, 40000))
     assert f"resumed at step {metadata['step']} of" in process.stderr.readline()
-    process.kill()
-    process.wait()
 
 
-def test_bad_input_is_said_and_ends_all(tmp_path):
+@pytest.fixture
+def started():
+    """Starts commands, and ends them whatever happens."""
+    processes = []
+
+    def start(words: list[str]) -> subprocess.Popen:
+        processes.append(
+            subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_state(folder: Path, process: subprocess.Popen) -> None:
+    """Wait until a training has got somewhere."""
+    deadline = time.monotonic() + 60
+    while not (folder / "state.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_bad_input_is_said_once_and_ends_all(tmp_path):
     missing = command(tmp_path / "nothing.npz", tmp_path, 2, 40)
     done = subprocess.run(missing, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "nothing.npz: no such file" in done.stderr
+    assert done.stderr.count("nothing.npz: no such file") == 1
 
 
-def test_a_process_that_dies_ends_the_others(subset, tmp_path):
-    long = command(subset, tmp_path, 2, 40000)
-    process = subprocess.Popen(long, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "state.safetensors").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    workers = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    os.kill(int(workers[-1]), signal.SIGKILL)
-    assert process.wait(60) not in (0, 2)
+def test_a_folder_in_use_is_said_by_the_leader(subset, tmp_path):
+    with exclusive(tmp_path):
+        words = command(subset, tmp_path, 2, 40)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75, done.stderr
+    assert "is at work in it; wait for it" in done.stderr
+
+
+def test_a_process_that_dies_ends_the_others(subset, tmp_path, started):
+    process = started(command(subset, tmp_path, 2, 40000))
+    wait_for_state(tmp_path, process)
+    os.kill(psutil.Process(process.pid).children()[-1].pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    checkpoint.load(tmp_path / "state.safetensors")
+
+
+def test_processes_stop_when_their_launcher_dies(subset, tmp_path, started):
+    process = started(command(subset, tmp_path, 2, 40000))
+    wait_for_state(tmp_path, process)
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    _, alive = psutil.wait_procs(workers, 30)
+    assert not alive
     checkpoint.load(tmp_path / "state.safetensors")
 
 
@@ -193,7 +226,8 @@ def test_parts_have_the_masks_of_the_whole(layout):
 
 def test_one_process_asks_nobody():
     assert ALONE.leads
-    assert ALONE.agree(True, 3)
+    assert ALONE.agree(True)
+    assert not ALONE.agree(False)
     tensor = torch.ones(2)
     ALONE.add(tensor)
     assert tensor.tolist() == [1, 1]

@@ -102,15 +102,20 @@ class Requests:
         return self._known[rule, name]
 
     def _job(self, rule: str, name: str, run: Run, evaluation: Evaluation | None) -> Job:
-        """A job that may take several allocations, each as long as the cluster grants at most."""
+        """A job that may take several allocations, each as long as the cluster grants at most.
+
+        Sampling leaves time for the scoring that follows in the same one.
+        """
         seconds = {"train": training_seconds, "sample": sampling_seconds, "score": scoring_seconds}
         work = seconds[rule](evaluation or run, self.gpu)
         needs_gpu = run.takes_gpu and (rule != "train" or run.is_trained) and self.gpu.gpu
         gpus = self._gpus(work) if needs_gpu and rule == "train" and not is_large(run) else 1
         work /= SHARED * gpus if gpus > 1 else 1
-        start, longest = self.gpu.start_seconds, 60 * self.plan.hours
+        start, longest = self.gpu.start_seconds, int(60 * self.plan.hours)
+        least = min(LEAST_MINUTES, longest // 2)
+        most = {"train": longest, "sample": longest - least, "score": least}[rule]
         wanted = math.ceil((SPARE * work + start) / 60)
-        minutes = min(max(wanted, LEAST_MINUTES), int(longest))
+        minutes = min(max(wanted, least), most)
         allocations = max(1, math.ceil(work / (60 * minutes - start))) if work else 1
         return Job(
             rule,

@@ -168,7 +168,7 @@ def repeat(
         while state.step < plan.steps:
             advance(state)
             last = state.step == plan.steps
-            stopped = team.agree(bool(stop) or time.time() > plan.until, state.step)
+            stopped = team.agree(bool(stop) or time.time() > plan.until)
             if state.step % interval == 0 or state.step in snapshots:
                 state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 _log(state, plan)

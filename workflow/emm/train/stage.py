@@ -18,6 +18,7 @@ from emm.files import checked, write_text
 from emm.given import OPTIMUM, is_trained
 from emm.ids import identity, run_id
 from emm.owner import exclusive
+from emm.processes import rank
 from emm.provenance import provenance
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
@@ -124,7 +125,7 @@ def _train(
     import torch
 
     from emm.nets.cost import parameters
-    from emm.train.device import choose_device
+    from emm.train.device import build_denoiser, choose_device
     from emm.train.loop import Plan
     from emm.train.team import joined
 
@@ -133,8 +134,11 @@ def _train(
     settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
     key, size, until = _identity(settings, subset), epoch_size(settings), slurm.stop_time()
     plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds, until)
-    with joined() as team:
-        state, key, about = _fit(recipe, subset, plan, folder, device, team)
+    fine_tunes = recipe.model.arch == STABLE_DIFFUSION
+    denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
+    # The lock comes before the others, who wait to be met and need not know why they are not.
+    with nullcontext() if rank() else exclusive(folder), joined() as team:
+        state, key, about = _fit(recipe, subset, denoiser, plan, folder, device, team)
     if not team.leads:
         return None
     recorded = recorded_steps(folder, key, ema)
@@ -152,19 +156,21 @@ def _train(
 
 
 def _fit(
-    recipe: Recipe, subset: Subset, plan: Any, folder: Path, device: Any, team: Any
+    recipe: Recipe, subset: Subset, denoiser: Any, plan: Any, folder: Path, device: Any, team: Any
 ) -> tuple[Any, str, dict[str, Any]]:
-    """The state after a training, what identifies its checkpoints, and what it began from."""
-    from emm.train.device import as_tensors, build_denoiser
+    """The state after a training, what identifies its checkpoints, and what it began from.
+
+    denoiser: None where a model of others is fine-tuned.
+    """
+    from emm.train.device import as_tensors
     from emm.train.loop import train
     from emm.train.progress import Progress
 
-    fine_tunes = recipe.model.arch == STABLE_DIFFUSION
-    if fine_tunes and team.size > 1:
+    if team.size > plan.settings.batch_size:
+        raise UserError(f"--processes {team.size}: a batch has {plan.settings.batch_size} images")
+    if denoiser is None and team.size > 1:
         raise UserError("--processes: the fine-tuning of Stable Diffusion takes one GPU")
-    denoiser = None if fine_tunes else build_denoiser(recipe, subset, device)
-    held = exclusive(folder) if team.leads else nullcontext()
-    with held, Progress("step", plan.steps, told=team.leads) as progress:
+    with Progress("step", plan.steps, told=team.leads) as progress:
         if denoiser is not None:
             tensors = as_tensors(subset, device)
             return train(denoiser, *tensors, plan, folder, progress, team), plan.identity, {}

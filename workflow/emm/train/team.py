@@ -6,7 +6,10 @@ the whole batch, so that it does not depend on how many they are.
 
 import contextlib
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,10 +19,10 @@ from torch import Tensor, distributed
 
 from emm.devices import take_gpus, visible_gpus
 from emm.errors import Interrupted, UserError
-from emm.processes import is_member
+from emm.processes import is_member, rank
 
 PATIENCE = timedelta(days=1)  # the leader may wait for a run that another job trains
-AGREE_STEPS = 8  # between questions whether to stop
+LOST_SECONDS = 20
 STOP_SECONDS = 150  # until processes that were told to stop are killed
 
 
@@ -52,12 +55,10 @@ class Team:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
-    def agree(self, stop: bool, step: int) -> bool:
-        """Whether to stop after a step: all do if one wants to, at a step that is theirs to ask."""
+    def agree(self, stop: bool) -> bool:
+        """Whether to stop now: all do if one wants to."""
         if self.size == 1:
             return stop
-        if step % AGREE_STEPS:
-            return False
         wanted = torch.tensor([int(stop)])
         distributed.all_reduce(wanted, distributed.ReduceOp.MAX)
         return bool(wanted)
@@ -71,11 +72,12 @@ def joined() -> Iterator[Team]:
     """Meet the other processes, if there are any, and part in the end.
 
     By the variables that torchrun sets. A process that fails leaves the parting to its death: the
-    others may be gone.
+    others may be gone. One that loses the others lets them say why.
     """
     if not is_member() or int(os.environ["WORLD_SIZE"]) == 1:
         yield ALONE
         return
+    threading.Thread(target=_follow_launcher, args=(os.getppid(),), daemon=True).start()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
     try:
@@ -83,7 +85,18 @@ def joined() -> Iterator[Team]:
     except Interrupted:
         distributed.destroy_process_group()
         raise
+    except RuntimeError as error:
+        if rank() and (isinstance(error, distributed.DistError) or "peer" in str(error)):
+            time.sleep(LOST_SECONDS)  # the launcher ends this process when it has seen the other's
+        raise
     distributed.destroy_process_group()
+
+
+def _follow_launcher(launcher: int) -> None:
+    """Stop when the launcher is gone, with which goes its hold on GPUs."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def launch(processes: int, arguments: list[str]) -> None:
@@ -104,6 +117,8 @@ def launch(processes: int, arguments: list[str]) -> None:
         run_id=str(os.getpid()),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # else a name that nodes need not know
+        signals_to_handle="SIGTERM,SIGINT",
         max_restarts=0,
         shutdown_timeout=STOP_SECONDS,
     )

@@ -142,7 +142,8 @@ def _attempts(job: Job, records: Iterable[Record], benchmark: Benchmark | None) 
 def _gpus(job: Job, record: Record, benchmark: Benchmark | None) -> int:
     """GPUs that an attempt held: a profile may give none to jobs that are planned with one."""
     if record.gpu:
-        return max(1, benchmark.gpus if benchmark else 1)
+        alone = job.gpus if record.slurm_job else 1
+        return max(1, benchmark.gpus if benchmark else alone)
     if benchmark:
         return benchmark.gpus
     return job.gpus if record.slurm_job else 0
