@@ -45,6 +45,21 @@ def test_one_controller_at_a_time(held, tmp_path):
     assert json.loads((tmp_path / RECORD).read_text())["slurm"] == "run-1"
 
 
+@pytest.mark.parametrize(("jobs", "kept"), [([], False), (["7"], True)])
+def test_an_end_without_jobs_leaves_no_record(tmp_path, monkeypatch, jobs, kept):
+    """The next start may be on a machine without SLURM."""
+    callbacks = []
+    monkeypatch.setattr(controller.atexit, "register", callbacks.append)
+    monkeypatch.setenv(MARK, "")
+    workflow = snakemake("run-1")
+    take_over(tmp_path, workflow)
+    workflow.scheduler._executor.active_jobs = jobs
+    for callback in callbacks:
+        callback()
+    assert (tmp_path / RECORD).exists() == kept
+    assert not list(tmp_path.glob("*owner*"))
+
+
 def test_processes_of_a_dead_controller_are_stopped(tmp_path, capsys):
     program = tmp_path / "emm"
     program.write_text("import time\ntime.sleep(60)")

@@ -44,6 +44,13 @@ def take_over(root: Path | str, workflow: Any) -> None:
     run = getattr(workflow.scheduler._executor, "run_uuid", None)
     write_text(path, json.dumps({"mark": mark, "slurm": run}))
     os.environ[MARK] = mark
+    held.callback(_forget, path, workflow)
+
+
+def _forget(path: Path, workflow: Any) -> None:
+    """Remove the record at an end that leaves no jobs behind."""
+    if not getattr(workflow.scheduler._executor, "active_jobs", None):
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
