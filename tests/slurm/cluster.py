@@ -265,7 +265,8 @@ if __name__ == "__main__":
         sys.exit(problem)
     started = time.monotonic()
     cluster = Cluster(Path(sys.argv[1]).resolve())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # which shells let background jobs ignore
+        signal.signal(number, signal.default_int_handler)
     cluster.start()
     print(f"up in {time.monotonic() - started:.1f} s; PATH={cluster.base}/bin:$PATH", flush=True)
     try:

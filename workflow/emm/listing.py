@@ -95,11 +95,11 @@ def print_plan(facts: Mapping[str, Any], folder: Path) -> None:
         table.add_row(row["experiment"], f"{row['runs']:,}", f"{row['jobs']:,}", *costs)
     console().print(table)
     print(
-        f"{facts['runs']:,} runs, {facts['jobs']:,} jobs, {facts['gpu_hours']:,.0f} GPU-hours "
-        f"({facts['left_gpu_hours']:,.0f} left) on {facts['gpu']}; on {facts['gpus']} of them "
-        f"{facts['wall_hours']:,.0f} hours, the longest chain takes "
-        f"{facts['longest_chain_hours']:,.0f}; {facts['final_gb']:,.0f} GB in the end, "
-        f"{facts['peak_gb']:,.0f} at most"
+        f"{facts['runs']:,} runs, {facts['jobs']:,} jobs, {hours(facts['gpu_hours'])} GPU-hours "
+        f"({hours(facts['left_gpu_hours'])} left) on {facts['gpu']}; on {facts['gpus']} of them "
+        f"{hours(facts['wall_hours'])} hours, the longest chain takes "
+        f"{hours(facts['longest_chain_hours'])}; {hours(facts['final_gb'])} GB in the end, "
+        f"{hours(facts['peak_gb'])} at most"
     )
     print(f"speeds: {facts['speeds']}")
     print(f"{folder}/plan.html draws the jobs, jobs.csv lists them")

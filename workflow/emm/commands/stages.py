@@ -104,7 +104,9 @@ def train(
     ema: Annotated[list[float], typer.Option(help="EMA rates to track.")] = [],  # noqa: B006
     threads: Threads = 1,
     save_every: Annotated[float, typer.Option(help="Seconds between saved states.")] = 300.0,
-    processes: Annotated[int, typer.Option(min=0, help="One for each GPU to share; 0 as 1.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=0, help="That share the training, with a GPU each.")
+    ] = 1,
     attempts: Attempts = None,
 ) -> None:
     """Train a run. The same command resumes; the record of the run is written last."""

@@ -5,6 +5,7 @@ the whole batch, so that it does not depend on how many they are.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -110,6 +111,9 @@ def launch(processes: int, arguments: list[str]) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     _require_gpus(processes)
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # members have said it
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
