@@ -42,7 +42,7 @@ test-gpu: $(READY)
 	pytest -m gpu
 
 test-slurm: $(READY)
-	pytest -m slurm
+	pytest -m slurm tests/slurm
 
 lint: $(READY)
 	ruff check
