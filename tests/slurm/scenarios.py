@@ -127,7 +127,7 @@ def undisturbed_run(slurm: Cluster, folder: Path, undisturbed: Project) -> None:
 @scenario
 def random_kills(slurm: Cluster, folder: Path, undisturbed: Project) -> None:
     """The short form of stress.py: no result differs in a bit."""
-    figures = stress(slurm, folder, kills=4, seconds=60, sizes=SIZES[:1])
+    figures = stress(slurm, folder, kills=3, seconds=40, sizes=SIZES[:1])
     assert figures["kills"] >= 1
     assert figures["differences"] == 0
     assert figures["results"] >= 3
