@@ -13,8 +13,8 @@ from emm.diffusion.optimum import Optimum
 from emm.diffusion.precondition import Denoiser, to_unit
 from emm.diffusion.sampling import draw_inputs, sample
 from emm.spec import Recipe
-from emm.train import loop
 from emm.train.device import as_tensors, build_denoiser, choose_device
+from emm.train.flat import Adam
 from emm.train.loop import Plan, State, train
 
 pytestmark = [
@@ -116,7 +116,7 @@ def test_a_state_moves_between_devices(tmp_path, subset):
 def test_adam():
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(1000, generator=generator)
-    pair = [loop.Adam(values.clone().to(device), 0.1) for device in ("cpu", "cuda")]
+    pair = [Adam(values.clone().to(device), 0.1) for device in ("cpu", "cuda")]
     for step in range(20):
         gradient = torch.randn(1000, generator=generator)
         for adam in pair:

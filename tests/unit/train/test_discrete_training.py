@@ -15,7 +15,8 @@ from emm.seeds import derive
 from emm.spec import Recipe, nested
 from emm.train import loop
 from emm.train.device import as_tensors, build_denoiser
-from emm.train.loop import DataOrder, Plan
+from emm.train.loop import Plan
+from emm.train.order import DataOrder
 from emm.train.schedules import LOG_SNAPSHOTS, annealed, snapshot_steps
 
 CPU = torch.device("cpu")

@@ -17,8 +17,10 @@ from emm.errors import Interrupted, UserError
 from emm.seeds import derive
 from emm.train import checkpoint, loop
 from emm.train.device import as_tensors, build_denoiser
+from emm.train.flat import Adam
 from emm.train.loop import checkpoint_path
 from emm.train.schedules import ema_rate
+from emm.train.step import Step
 
 CPU = torch.device("cpu")
 LOSS = 2  # column of the metrics
@@ -238,7 +240,7 @@ def test_a_snapshot_where_a_training_was_stopped(tmp_path, case, four_rows):
 def stopped_at(tiny, folder: Path, step: int, number: int = signal.SIGTERM) -> str:
     """Train until a signal arrives in a step; the message."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_step", signalling(loop._step, step, number))
+        patch.setattr(Step, "__call__", signalling(Step.__call__, step, number))
         with pytest.raises(Interrupted) as caught:
             tiny.run(folder)
     assert caught.value.exit_code == 75
@@ -246,10 +248,10 @@ def stopped_at(tiny, folder: Path, step: int, number: int = signal.SIGTERM) -> s
 
 
 def signalling(original, step: int, number: int):
-    def wrapped(denoiser, clean, labels, state, *rest):
+    def wrapped(self, state):
         if state.step == step - 1:
             os.kill(os.getpid(), number)
-        original(denoiser, clean, labels, state, *rest)
+        original(self, state)
 
     return wrapped
 
@@ -279,7 +281,7 @@ def test_a_signal_between_steps_is_heeded_after_the_next(tmp_path, case, monkeyp
 
 
 def test_a_signal_in_the_last_step_comes_too_late(tmp_path, case, monkeypatch):
-    monkeypatch.setattr(loop, "_step", signalling(loop._step, 4, signal.SIGTERM))
+    monkeypatch.setattr(Step, "__call__", signalling(Step.__call__, 4, signal.SIGTERM))
     assert case(4).run(tmp_path).step == 4
 
 
@@ -329,13 +331,13 @@ def test_an_absurd_learning_rate(tmp_path, case):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_bad_gradients_are_replaced_as_published(tmp_path, case, monkeypatch, bad):
-    seen, step = [], loop.Adam.step
+    seen, step = [], Adam.step
 
     def spied(self, gradient, lr):
         seen.append(gradient.clone())
         step(self, gradient, lr)
 
-    monkeypatch.setattr(loop.Adam, "step", spied)
+    monkeypatch.setattr(Adam, "step", spied)
     tiny = case(1)
     denoiser = build_denoiser(tiny.recipe, tiny.subset, CPU)
     denoiser.network.stem.bias.register_hook(lambda gradient: torch.full_like(gradient, bad))
@@ -507,8 +509,8 @@ def test_low_precision_is_near_full_precision(tmp_path, case, precision):
 
 def test_fp16_scales_the_loss_for_the_backward_pass_alone(tmp_path, case, monkeypatch):
     """Small gradients survive in fp16; the optimiser sees them unscaled."""
-    inside, outside = [], []
-    monkeypatch.setattr(loop.Adam, "step", lambda self, gradient, lr: outside.append(gradient))
+    inside, flat, outside = [], [], []
+    monkeypatch.setattr(Adam, "step", lambda self, gradient, lr: flat.append(gradient))
     for precision in ("fp32", "fp16"):
         tiny = case(1, train__precision=precision)
         denoiser = build_denoiser(tiny.recipe, tiny.subset, CPU)
@@ -516,7 +518,9 @@ def test_fp16_scales_the_loss_for_the_backward_pass_alone(tmp_path, case, monkey
             lambda layer, given, gradient: inside.append(gradient[0].float())
         )
         images, labels = as_tensors(tiny.subset, CPU)
-        loop.train(denoiser, images, labels, tiny.plan, tmp_path / precision)
+        state = loop.train(denoiser, images, labels, tiny.plan, tmp_path / precision)
+        named = state.flat.named(flat[-1])
+        outside.append(torch.cat([tensor.reshape(-1) for tensor in named.values()]))
     torch.testing.assert_close(inside[1], 100 * inside[0], rtol=0.01, atol=0.01)
     assert (outside[1] - outside[0]).norm() < 0.01 * outside[0].norm()
 

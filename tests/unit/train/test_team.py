@@ -217,7 +217,7 @@ def test_parts_have_the_masks_of_the_whole(layout):
     found = []
     for rank in range(2):
         module = Dropout(0.4)
-        share_dropout(module, 6, Team(rank, 2))
+        share_dropout(module, 6, Team(rank, 2).part(6))
         torch.manual_seed(1)
         found.append(module(x[Team(rank, 2).part(6)]))
     torch.testing.assert_close(torch.cat(found), expected)

@@ -138,8 +138,8 @@ class Denoiser(nn.Module):
         """Output F of the network, fp32."""
         _, _, c_in, c_noise = self.precond.coefficients(sigma)
         scaled = c_in.view(-1, 1, 1, 1) * x
-        if x.device.type == "cpu":
-            scaled = scaled.to(memory_format=torch.channels_last)  # an eighth faster
+        if x.device.type == "cpu" or self.dtype is not None:
+            scaled = scaled.to(memory_format=torch.channels_last)  # what fast kernels take
         return run_network(self.network, self.dtype, scaled, c_noise, labels)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -15,13 +15,14 @@ from torch import Tensor
 from emm.data.stage import Subset, read_subset
 from emm.diffusion import SAMPLE_INDEX, shards
 from emm.diffusion.callables import make_denoiser
-from emm.diffusion.discrete import grey_levels
+from emm.diffusion.discrete import DiscreteDenoiser, grey_levels
 from emm.diffusion.optimum import Optimum
-from emm.diffusion.precondition import PRECONDITIONINGS, karras_sigmas, to_uint8, to_unit
+from emm.diffusion.precondition import PRECONDITIONINGS, Denoiser, karras_sigmas, to_uint8, to_unit
 from emm.diffusion.samplers import DenoiserFunction, heun
 from emm.errors import UserError
 from emm.files import write_text
 from emm.given import OPTIMUM, OWN
+from emm.graphs import Replayed
 from emm.owner import exclusive
 from emm.resolve import check_sampling
 from emm.sd import STABLE_DIFFUSION
@@ -241,18 +242,19 @@ Sampler = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 def _sampler(denoiser: DenoiserFunction, recipe: Recipe) -> Sampler:
     """Latents (B, C, H, W), labels and positions (B,) of images to uint8 images."""
     settings = recipe.eval
+    network = Replayed(denoiser) if isinstance(denoiser, (Denoiser, DiscreteDenoiser)) else denoiser
     if settings.sampler == "heun":
         low = settings.sigma_min or PRECONDITIONINGS[recipe.model.precond].sigma_min
         sigmas = karras_sigmas(settings.steps, low, settings.sigma_max, settings.rho)
-        return lambda noise, labels, part: to_uint8(heun(denoiser, noise, sigmas, labels))
+        return lambda noise, labels, part: to_uint8(heun(network, noise, sigmas, labels))
     spacing = f"{'ddim' if settings.sampler == 'ddim' else ''}{settings.steps}"
     process = denoiser.process.keep(respaced(len(denoiser.process), spacing))
 
     def discrete(noise: Tensor, labels: Tensor | None, part: Tensor) -> Tensor:
         if settings.sampler == "ddim":
-            images = process.ddim(denoiser, noise, labels)
+            images = process.ddim(network, noise, labels)
         else:
-            images = process.ancestral(denoiser, noise, labels, _noises(settings.seed, part, noise))
+            images = process.ancestral(network, noise, labels, _noises(settings.seed, part, noise))
         return grey_levels(images, settings.rounding)
 
     return discrete

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emm.limits import norm_groups
+from emm.nets import fused
 from emm.nets.dropout import Dropout
 
 NORM_EPS = 1e-6
@@ -91,6 +92,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, H, W) in and out; logits and softmax are computed in fp32."""
+        if fused.applies(x):
+            return fused.attention(self, x)
         tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)
         query, key, value = tokens.contiguous().unsqueeze(1).chunk(3, dim=-1)  # (B, 1, HW, C)
         mixed = functional.scaled_dot_product_attention(query, key, value)
@@ -130,6 +133,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Shape (B, C, H, W) and (B, E) to (B, C', H', W')."""
+        if fused.applies(x):
+            return fused.block(self, x, embedding)
         hidden = functional.silu(self.norm_in(x))
         if self.resample is not None:
             hidden, x = self.resample(hidden), self.resample(x)

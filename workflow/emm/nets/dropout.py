@@ -1,19 +1,8 @@
-"""Dropout whose masks do not depend on how many processes share a batch."""
-
-from typing import Protocol
+"""Dropout whose masks do not depend on the parts in which a batch is computed."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-class Shares(Protocol):
-    """Says which part of a batch is this process'."""
-
-    size: int
-
-    def part(self, count: int) -> slice:
-        """This process' part of a batch."""
 
 
 class Dropout(nn.Module):
@@ -22,7 +11,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.count: int | None = None  # of the whole batch, where this process has a part of it
+        self.count: int | None = None  # of the whole batch, where only a part of it comes
         self.part = slice(None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,9 +34,9 @@ def _ones(x: Tensor, count: int) -> Tensor:
     )
 
 
-def share_dropout(network: nn.Module, count: int, team: Shares) -> None:
-    """Let the dropout of a network see this process' part of batches of `count` images."""
-    if team.size > 1:
-        for module in network.modules():
-            if isinstance(module, Dropout):
-                module.count, module.part = count, team.part(count)
+def share_dropout(network: nn.Module, count: int, part: slice) -> None:
+    """Let the dropout of a network see a part of batches of `count` images."""
+    whole = part == slice(0, count)
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.count, module.part = None if whole else count, part

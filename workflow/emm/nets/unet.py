@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from emm.errors import UserError
 from emm.limits import check_network
+from emm.nets import fused
 from emm.nets.blocks import NEAR_ZERO, Block, MappingNetwork, Merge, conv, group_norm
 
 TIME_EMBEDDINGS = ("positional", "fourier")
@@ -101,6 +102,8 @@ class UNet(nn.Module):
         embedding = self.mapping(c_noise, labels)
         outputs = self._encode(x, embedding)
         x = self._decode(outputs, embedding)
+        if fused.applies(x):
+            return self.head_conv(fused.activated(x, self.head_norm)[0])
         return self.head_conv(functional.silu(self.head_norm(x)))
 
     def _encode(self, image: Tensor, embedding: Tensor) -> list[Tensor]:

@@ -11,13 +11,13 @@ class FlatParameters:
     """Parameters of a network as views of one flat fp32 tensor, and their gradient as another.
 
     Element-wise optimisers give the same numbers on the flat tensor as on the parts.
+    channels_last: whether weights of convolutions lie in that order, as tensor cores take them.
     """
 
-    def __init__(self, network: nn.Module):
-        self.network = network
+    def __init__(self, network: nn.Module, *, channels_last: bool = False):
+        self.network, self.channels_last = network, channels_last
         self._parameters = list(network.parameters())
-        parts = [parameter.detach().reshape(-1) for parameter in self._parameters]
-        self.values = torch.cat(parts).float()
+        self.values = torch.cat([self._flat(p.detach()) for p in self._parameters]).float()
         self.gradient = torch.zeros_like(self.values)
         for parameter, part in zip(self._parameters, self._cut(self.values), strict=True):
             parameter.data = part
@@ -25,7 +25,7 @@ class FlatParameters:
     def differentiate(self, loss: Tensor) -> Tensor:
         """Gradient of a scalar, flat; the same tensor at every call. Zero where nothing depends."""
         parts = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        return torch.cat([part.reshape(-1) for part in parts], out=self.gradient)
+        return torch.cat([self._flat(part) for part in parts], out=self.gradient)
 
     def named(self, values: Tensor) -> dict[str, Tensor]:
         """Cut a flat tensor into named tensors shaped like the parameters."""
@@ -35,7 +35,17 @@ class FlatParameters:
     def _cut(self, values: Tensor) -> list[Tensor]:
         """Views of a flat tensor, shaped like the parameters."""
         parts = values.split([parameter.numel() for parameter in self._parameters])
-        return [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
+        return [self._shaped(part, p) for part, p in zip(parts, self._parameters, strict=True)]
+
+    def _flat(self, tensor: Tensor) -> Tensor:
+        reordered = self.channels_last and tensor.ndim == 4
+        return (tensor.permute(0, 2, 3, 1) if reordered else tensor).reshape(-1)
+
+    def _shaped(self, part: Tensor, like: Tensor) -> Tensor:
+        if not self.channels_last or like.ndim != 4:
+            return part.view_as(like)
+        count, channels, height, width = like.shape
+        return part.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Adam:

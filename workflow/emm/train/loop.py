@@ -1,115 +1,23 @@
 """The training loop, as published: fixed data order, epoch-wise ramps, EMA per step."""
 
-import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from emm.diffusion.precondition import to_unit
 from emm.errors import Interrupted, UserError
-from emm.nets.dropout import share_dropout
-from emm.seeds import derive
-from emm.spec import Train
 from emm.train import METRICS, checkpoint
-from emm.train.flat import Adam, FlatParameters
-from emm.train.order import DataOrder
-from emm.train.schedules import annealed, ema_rate, epoch_of, warmup_factor
+from emm.train.gradients import Trainable
+from emm.train.state import Plan, State, initial_state
+from emm.train.step import Step
 from emm.train.team import ALONE, Team
 
-FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
 METRIC_ROWS = 200
-
-
-class Trainable(Protocol):
-    """A network and what it is trained for: levels of noise, and the loss at them."""
-
-    network: nn.Module
-
-    def draw_level(self, count: int, generator: torch.Generator) -> Tensor:
-        """Levels of noise (count,) of a batch."""
-
-    def loss(self, images: Tensor, labels: Tensor | None, noise: Tensor, level: Tensor) -> Tensor:
-        """Loss of clean images (B, C, H, W), a scalar."""
-
-    def train(self) -> nn.Module:
-        """Switch dropout on."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training computes and what it records.
-
-    identity: digest of all that decides the trajectory; size: training images; ema: rates tracked
-    side by side; snapshots: ascending steps whose EMA weights are kept, the last is the end; until:
-    Unix time at which a training that is not done saves its state and stops.
-    """
-
-    identity: str
-    settings: Train
-    size: int
-    ema: tuple[float, ...]
-    snapshots: tuple[int, ...]
-    save_seconds: float = 300.0
-    until: float = math.inf
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole training."""
-        return self.snapshots[-1]
-
-    def epoch(self, step: int) -> float:
-        """Passes over the training set after a step."""
-        return epoch_of(step, self.size, self.settings.batch_size)
-
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        settings = self.settings
-        if settings.warmup_steps:
-            ramp = min(step / settings.warmup_steps, 1.0)
-        else:
-            ramp = warmup_factor(step * settings.batch_size, self.size, settings.warmup_epochs)
-        annealing = annealed(settings.lr_schedule, step, self.steps, settings.warmup_steps)
-        return settings.lr * ramp * annealing
-
-    def ema_decay(self, rate: float, step: int) -> float:
-        """Share of an average that a step, counted from 0, leaves as it was."""
-        settings = self.settings
-        if settings.ema_ramp == "none":
-            return rate
-        if settings.ema_ramp == "steps":
-            return min(rate, (1 + step) / (10 + step)) if step else 0.0
-        seen = step * settings.batch_size
-        return ema_rate(rate, seen, self.size, settings.batch_size, settings.warmup_epochs)
-
-
-@dataclass
-class State:
-    """Everything that a step changes; what is saved and resumed."""
-
-    flat: FlatParameters
-    optimizer: Adam
-    averages: dict[float, Tensor]
-    loss_sum: Tensor
-    step: int = 0
-    logged_step: int = 0
-    seconds: float = 0.0
-    metrics: list[list[float]] = field(default_factory=list)
-
-    @property
-    def summary(self) -> str:
-        """The last row of metrics in words."""
-        if not self.metrics:
-            return ""
-        _, epoch, loss, _, _, rate = self.metrics[-1]
-        return f"epoch {epoch:.0f}, loss {loss:.4g}, {rate:,.0f} images/s"
 
 
 def train(
@@ -130,19 +38,11 @@ def train(
     SIGTERM or SIGINT with the state saved, and UserError when the loss is not finite, with the
     last good state kept.
     """
-    settings, device = plan.settings, images.device
-    shuffled = settings.order == "shuffled"
-    order = DataOrder(plan.size, settings.batch_size, settings.seed, device, shuffled=shuffled)
-    generator = torch.Generator(images.device)
-    share_dropout(denoiser.network, settings.batch_size, team)
-
-    def advance(state: State) -> None:
-        chosen = order.batch(state.step)[team.part(settings.batch_size)]
-        batch_labels = None if labels is None else labels[chosen]
-        _step(denoiser, to_unit(images[chosen]), batch_labels, state, plan, generator, team)
-
+    tensor_cores = plan.settings.precision != "fp32"
+    state = initial_state(denoiser.network, plan, channels_last=tensor_cores)
+    step = Step(denoiser, images, labels, plan, state, team)
     denoiser.train()
-    return repeat(advance, initial_state(denoiser.network, plan), plan, folder, report, team)
+    return repeat(step, state, plan, folder, report, team)
 
 
 def repeat(
@@ -189,39 +89,6 @@ def repeat(
     return state
 
 
-def _step(
-    denoiser: Trainable,
-    clean: Tensor,
-    labels: Tensor | None,
-    state: State,
-    plan: Plan,
-    generator: torch.Generator,
-    team: Team,
-) -> None:
-    """One optimiser step and EMA update; every draw is seeded by (run seed, purpose, step).
-
-    clean, labels: this process' part of the batch.
-    """
-    settings, count = plan.settings, plan.settings.batch_size
-    generator.manual_seed(derive(settings.seed, "noise", state.step))
-    torch.manual_seed(derive(settings.seed, "dropout", state.step))
-    part = team.part(count)
-    level = denoiser.draw_level(count, generator)[part]
-    noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=clean.device)[part]
-    loss = denoiser.loss(clean, labels, noise, level)
-    if team.size > 1:
-        loss = loss * (len(clean) / count)
-    scale = FP16_LOSS_SCALE if settings.precision == "fp16" else 1.0
-    gradient, loss = state.flat.differentiate(loss * scale), loss.detach()
-    team.add(gradient, loss)
-    torch.nan_to_num_(gradient.div_(scale), nan=0.0, posinf=1e5, neginf=-1e5)
-    state.optimizer.step(gradient, plan.learning_rate(state.step))
-    for rate, average in state.averages.items():
-        average.lerp_(state.flat.values, 1 - plan.ema_decay(rate, state.step))
-    state.loss_sum += loss
-    state.step += 1
-
-
 def _follow(state: State, team: Team) -> None:
     """Go on from the leader's state."""
     if team.size == 1:
@@ -237,15 +104,6 @@ def _follow(state: State, team: Team) -> None:
         metrics.copy_(torch.tensor(state.metrics, dtype=torch.float64).view(rows, len(METRICS)))
     team.follow(iter([metrics]))
     state.metrics = metrics.tolist()
-
-
-def initial_state(network: nn.Module, plan: Plan, decoupled: bool = False) -> State:
-    """The state before the first step. decoupled: whether the weight decay is that of AdamW."""
-    flat = FlatParameters(network)
-    optimizer = Adam(flat.values, plan.settings.weight_decay, decoupled)
-    averages = {rate: flat.values.clone() for rate in plan.ema}
-    loss_sum = torch.zeros((), dtype=torch.float64, device=flat.values.device)
-    return State(flat, optimizer, averages, loss_sum)
 
 
 def _log(state: State, plan: Plan) -> None:
@@ -310,6 +168,7 @@ def _save_state(state: State, plan: Plan, folder: Path) -> None:
         "identity": plan.identity,
         "step": state.step,
         "logged_step": state.logged_step,
+        "channels_last": state.flat.channels_last,
         "seconds": state.seconds,
     }
     current, previous = _state_paths(folder)
@@ -350,6 +209,8 @@ def _resume(state: State, plan: Plan, folder: Path) -> None:
             _say(f"{error.args[0].split('; ')[0]}: not resumed from it")
             continue
         problem = _mismatch(tensors, metadata, plan, folder)
+        if not problem and metadata.get("channels_last", False) != state.flat.channels_last:
+            problem = "has its weights in another order"
         if not problem:
             _restore(state, tensors, metadata)
             if state.step in plan.snapshots:

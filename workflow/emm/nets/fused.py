@@ -1,0 +1,296 @@
+"""Blocks of the U-Nets by the kernels of `emm.nets.kernels`: the same, in fewer trips to memory.
+
+For tensors (B, C, H, W) in channels-last memory, under autocast. Norm, SiLU and dropout are one
+kernel, which also adds what is constant per channel: the bias of the convolution before it and the
+shift by the embedding. A residual sum is one kernel, and its gradient another, that gives the one
+of the biases beside it.
+"""
+
+import functools
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+SQRT_HALF = 0.5**0.5
+LAYOUT = torch.channels_last
+LARGE, SMALL = (64, 8192, 8), (32, 2048, 4)  # channels, elements at a time and warps of a program
+MANY = 256  # pixels from which images are large
+TILE = 4096  # elements of a program of the others
+BLOCKS = 1024  # programs that keep a GPU busy
+
+
+def applies(x: Tensor) -> bool:
+    """Whether blocks may take x: in 16 bits and channels-last memory, on a GPU that has Triton.
+
+    With TRITON_INTERPRET=1 in the environment it may be on the CPU, for tests.
+    """
+    if x.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if not x.is_contiguous(memory_format=LAYOUT) or x.numel() >= 1 << 31:
+        return False
+    return (x.is_cuda or "TRITON_INTERPRET" in os.environ) and _kernels() is not None
+
+
+@functools.cache
+def _kernels() -> Any:
+    """The module of kernels; None without Triton."""
+    try:
+        from emm.nets import kernels
+    except ImportError:
+        return None
+    return kernels
+
+
+def block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
+    """As emm.nets.blocks.Block.forward."""
+    hidden, x = activated(x, module.norm_in)
+    if module.resample is not None:
+        hidden, x = resampled(hidden, module.resample), resampled(x, module.resample)
+    hidden = _spatial(hidden, module.conv_in)
+    shift = module.shift(embedding).float() + module.conv_in.bias
+    hidden, _ = activated(hidden, module.norm_out, shift, module.dropout)
+    hidden, bias = _spatial(hidden, module.conv_out), module.conv_out.bias
+    if module.shortcut is not None:
+        x, bias = _pointwise(x, module.shortcut), bias + module.shortcut.bias
+    x = residual(x, hidden, bias)
+    return x if module.attention is None else module.attention(x)
+
+
+def attention(module: Any, x: Tensor) -> Tensor:
+    """As emm.nets.blocks.Attention.forward."""
+    normal, x = norm(x, module.norm)
+    count, channels, height, width = x.shape
+    tokens = _pointwise(normal, module.qkv, module.qkv.bias).permute(0, 2, 3, 1)
+    tokens = tokens.reshape(count, 1, height * width, 3 * channels)
+    mixed = functional.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
+    mixed = mixed.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+    return residual(x, _pointwise(mixed, module.projection), module.projection.bias)
+
+
+def _spatial(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A convolution without its bias."""
+    return functional.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+
+
+def _pointwise(x: Tensor, layer: nn.Conv2d, bias: Tensor | None = None) -> Tensor:
+    """A convolution of one pixel as the product of matrices that it is."""
+    rows = functional.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), bias)
+    return rows.permute(0, 3, 1, 2)
+
+
+def activated(
+    x: Tensor, layer: nn.GroupNorm, shift: Tensor | None = None, dropout: Any = None
+) -> tuple[Tensor, Tensor]:
+    """dropout(silu(layer(x + shift))), and x for further use, whose gradient joins in one kernel.
+
+    shift: fp32 (B, C).
+    """
+    return _norm(x, layer, shift, dropout, True)
+
+
+def norm(x: Tensor, layer: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """layer(x), and x for further use."""
+    return _norm(x, layer, None, None, False)
+
+
+def resampled(x: Tensor, layer: Any) -> Tensor:
+    """As emm.nets.blocks.Resample.forward."""
+    if not layer.plain:
+        return layer(x)
+    return _Pool.apply(x, 0.25) if layer.direction == "down" else _Repeat.apply(x, 1.0)
+
+
+def _norm(x: Tensor, layer: nn.GroupNorm, shift: Any, dropout: Any, silu: bool) -> Any:
+    rate, first = 0.0, 0
+    if dropout is not None and dropout.training and dropout.rate:
+        rate, first = dropout.rate, dropout.part.start or 0
+    seed = None
+    if rate:
+        seed = torch.randint(-(1 << 31), 1 << 31, (2,), dtype=torch.int32, device=x.device)
+    about = (layer.num_groups, layer.eps, silu, rate, first)
+    return _Norm.apply(x, layer.weight, layer.bias, shift, seed, about)
+
+
+def residual(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:
+    """(x + other + bias) / sqrt(2); bias fp32 (C,)."""
+    return _Sum.apply(x, other, bias)
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, shift, seed, about):
+        kernels = _kernels()
+        groups, eps, silu, rate, first = about
+        x = x.contiguous(memory_format=LAYOUT)
+        shift = None if shift is None else shift.contiguous()
+        count, channels, height, width = x.shape
+        y = torch.empty_like(x)
+        mean, rstd = x.new_empty((2, count, groups), dtype=torch.float32)
+        average = x.new_empty((count, channels), dtype=torch.float32)
+        sizes = _sizes(channels, groups, height * width)
+        kernels.norm_forward[count, groups // sizes["GROUPS"]](
+            *(x, y, weight, bias, _some(shift, mean), _some(seed, mean), average, mean, rstd),
+            *(height * width, channels, groups, first, eps, *_dropping(rate)),
+            **sizes,
+            SHIFTED=shift is not None,
+            SILU=silu,
+            DROPS=rate > 0,
+        )
+        ctx.save_for_backward(x, weight, bias, shift, seed, average, mean, rstd)
+        ctx.about = about
+        ctx.set_materialize_grads(False)
+        return y, x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, joined):
+        kernels = _kernels()
+        x, weight, bias, shift, seed, *statistics = ctx.saved_tensors
+        groups, _, silu, rate, first = ctx.about
+        count, channels, height, width = x.shape
+        dx = torch.empty_like(x)
+        dy, *dy_strides = _rows(dy)
+        joins = joined is not None
+        joined, *joined_strides = _rows(joined) if joins else (dy, 0, 0)
+        slopes = x.new_empty((2, count, channels), dtype=torch.float32)  # of weight and bias
+        dshift = torch.empty_like(slopes[0])
+        sizes = _sizes(channels, groups, height * width)
+        kernels.norm_backward[count, groups // sizes["GROUPS"]](
+            *(x, dy, joined, dx, weight, bias, _some(shift, x), _some(seed, x), *statistics),
+            *(*slopes, dshift, height * width, channels, groups, first, *_dropping(rate)),
+            *(*dy_strides, *joined_strides),
+            **sizes,
+            SHIFTED=shift is not None,
+            SILU=silu,
+            DROPS=rate > 0,
+            JOINS=joins,
+        )
+        return dx, *slopes.sum(1), None if shift is None else dshift, None, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, other, bias):
+        kernels = _kernels()
+        x, other = (part.contiguous(memory_format=LAYOUT) for part in (x, other))
+        count, channels, height, width = x.shape
+        y, rows = torch.empty_like(x), count * height * width
+        sizes = _sum_sizes(channels)
+        grid = (_ceil(rows, sizes["STEP"]), _ceil(channels, sizes["WIDTH"]))
+        kernels.sum_forward[grid](x, other, bias, y, rows, channels, SQRT_HALF, **sizes)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        kernels = _kernels()
+        count, channels, height, width = dy.shape
+        dy, _, row = _rows(dy)
+        dx = torch.empty(dy.shape, dtype=dy.dtype, device=dy.device, memory_format=LAYOUT)
+        sizes, rows = _sum_sizes(channels), count * height * width
+        steps = max(1, rows // (BLOCKS * sizes["STEP"]))
+        blocks = _ceil(rows, steps * sizes["STEP"])
+        sums = dy.new_empty((blocks, channels), dtype=torch.float32)
+        kernels.sum_backward[blocks, _ceil(channels, sizes["WIDTH"])](
+            *(dy, dx, sums, rows, channels, SQRT_HALF, row),
+            STEPS=steps,
+            **sizes,
+        )
+        return dx, dx, sums.sum(0)
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return _pool(x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return _repeat(dy, ctx.factor), None
+
+
+class _Repeat(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return _repeat(x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return _pool(dy, ctx.factor), None
+
+
+def _pool(x: Tensor, factor: float) -> Tensor:
+    """Sums over 2x2 pixels times a factor."""
+    height, width = x.shape[2:]
+    return _resize(_kernels().pool, x, (height // 2, width // 2), (height // 2, width // 2), factor)
+
+
+def _repeat(x: Tensor, factor: float) -> Tensor:
+    """Each pixel four times, times a factor."""
+    height, width = x.shape[2:]
+    return _resize(_kernels().repeat, x, (2 * height, 2 * width), (height, width), factor)
+
+
+def _resize(kernel: Any, x: Tensor, size: Any, small: Any, factor: float) -> Tensor:
+    x = x.contiguous(memory_format=LAYOUT)
+    count, channels, _, _ = x.shape
+    y = torch.empty((count, channels, *size), dtype=x.dtype, device=x.device, memory_format=LAYOUT)
+    rows, columns = count * small[0], small[1]
+    sizes = _sum_sizes(channels)
+    grid = (_ceil(rows * columns, sizes["STEP"]), _ceil(channels, sizes["WIDTH"]))
+    kernel[grid](x, y, rows, columns, channels, factor, **sizes)
+    return y
+
+
+def _sizes(channels: int, groups: int, pixels: int) -> dict[str, int]:
+    """What a program of the norm has: groups, lanes for their channels, pixels at a time."""
+    cpg, several = channels // groups, 1
+    lanes, tile, warps = LARGE if pixels >= MANY else SMALL
+    while cpg * several < lanes and groups % (2 * several) == 0:
+        several *= 2
+    slab = _power(cpg * several)
+    step = max(1, min(tile // slab, _power(pixels)))
+    shape = {"CPG": cpg, "GROUPS": several, "SLAB": slab, "STEP": step}
+    whole = slab == cpg * several and pixels % step == 0
+    return shape | {"WHOLE": whole, "num_warps": max(1, min(warps, slab * step * warps // tile))}
+
+
+def _sum_sizes(channels: int) -> dict[str, int]:
+    width = min(256, _power(channels))
+    return {"WIDTH": width, "STEP": max(1, TILE // width)}
+
+
+def _power(count: int) -> int:
+    """The smallest power of two from a count on."""
+    return 1 << (count - 1).bit_length()
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _some(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """A kernel takes a tensor also where it reads none."""
+    return other if tensor is None else tensor
+
+
+def _dropping(rate: float) -> tuple[int, float]:
+    """Threshold for 32 random bits, and the scale of what is kept."""
+    return round(rate * (1 << 32)), 1 / (1 - rate)
+
+
+def _rows(x: Tensor) -> tuple[Tensor, int, int]:
+    """x with the strides of its images and pixels, copied unless it is a slice of channels."""
+    image, channel, line, pixel = x.stride()
+    if channel != 1 or line != x.shape[3] * pixel or image != x.shape[2] * line:
+        x = x.contiguous(memory_format=LAYOUT)
+        return x, x.shape[1] * x.shape[2] * x.shape[3], x.shape[1]
+    return x, image, pixel
