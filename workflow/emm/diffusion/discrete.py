@@ -204,7 +204,7 @@ class DiscreteDenoiser(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output, fp32, for images x (B, C, H, W) at times (B,) in 0..1000."""
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" or self.dtype is not None:
             x = x.contiguous(memory_format=torch.channels_last)
         return run_network(self.network, self.dtype, x, time, labels)
 

@@ -60,6 +60,34 @@ def block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
     return x if module.attention is None else module.attention(x)
 
 
+def modulated_block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
+    """As emm.nets.iddpm.ResidualBlock.forward."""
+    hidden, x = activated(x, module.norm_in)
+    hidden = _spatial(hidden, module.conv_in)
+    scale, offset = module.modulation(functional.silu(embedding)).float().chunk(2, dim=1)
+    gain, offset = module.norm_out.weight * (1 + scale), module.norm_out.bias * (1 + scale) + offset
+    about = (module.norm_out.num_groups, module.norm_out.eps, True, *_dropout(module.dropout))
+    seed = _seed(x, module.dropout)
+    hidden, _ = _Norm.apply(hidden, gain, offset, module.conv_in.bias, seed, about)
+    hidden, bias = _spatial(hidden, module.conv_out), module.conv_out.bias
+    if module.shortcut is not None:
+        x, bias = _pointwise(x, module.shortcut), bias + module.shortcut.bias
+    x = residual(x, hidden, bias, 1.0)
+    return x if module.attention is None else module.attention(x)
+
+
+def head_attention(module: Any, x: Tensor) -> Tensor:
+    """As emm.nets.iddpm.HeadAttention.forward."""
+    normal, x = norm(x, module.norm)
+    count, channels, height, width = x.shape
+    tokens = _pointwise(normal, module.qkv, module.qkv.bias).permute(0, 2, 3, 1)
+    tokens = tokens.reshape(count, height * width, module.heads, 3, channels // module.heads)
+    mixed = functional.scaled_dot_product_attention(*tokens.permute(3, 0, 2, 1, 4).unbind(0))
+    mixed = mixed.transpose(1, 2).reshape(count, height, width, channels).permute(0, 3, 1, 2)
+    projected = _pointwise(mixed, module.projection)
+    return residual(x, projected, module.projection.bias, 1.0)
+
+
 def attention(module: Any, x: Tensor) -> Tensor:
     """As emm.nets.blocks.Attention.forward."""
     normal, x = norm(x, module.norm)
@@ -105,27 +133,38 @@ def resampled(x: Tensor, layer: Any) -> Tensor:
 
 
 def _norm(x: Tensor, layer: nn.GroupNorm, shift: Any, dropout: Any, silu: bool) -> Any:
-    rate, first = 0.0, 0
-    if dropout is not None and dropout.training and dropout.rate:
-        rate, first = dropout.rate, dropout.part.start or 0
-    seed = None
-    if rate:
-        seed = torch.randint(-(1 << 31), 1 << 31, (2,), dtype=torch.int32, device=x.device)
-    about = (layer.num_groups, layer.eps, silu, rate, first)
-    return _Norm.apply(x, layer.weight, layer.bias, shift, seed, about)
+    about = (layer.num_groups, layer.eps, silu, *_dropout(dropout))
+    return _Norm.apply(x, layer.weight, layer.bias, shift, _seed(x, dropout), about)
 
 
-def residual(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:
-    """(x + other + bias) / sqrt(2); bias fp32 (C,)."""
-    return _Sum.apply(x, other, bias)
+def _dropout(module: Any) -> tuple[float, int]:
+    """Rate of a dropout, 0 where it is off, and the position in the batch of the first image."""
+    if module is None or not module.training:
+        return 0.0, 0
+    return module.rate, module.part.start or 0
+
+
+def _seed(x: Tensor, dropout: Any) -> Tensor | None:
+    """Random bits for the masks of a dropout, from torch's generator; None where it is off."""
+    if not _dropout(dropout)[0]:
+        return None
+    return torch.randint(-(1 << 31), 1 << 31, (2,), dtype=torch.int32, device=x.device)
+
+
+def residual(x: Tensor, other: Tensor, bias: Tensor, scale: float = SQRT_HALF) -> Tensor:
+    """(x + other + bias) * scale; bias fp32 (C,)."""
+    return _Sum.apply(x, other, bias, scale)
 
 
 class _Norm(torch.autograd.Function):
+    """Norm and x; weight, bias and shift are (C,), or (B, C) with those of each image."""
+
     @staticmethod
     def forward(ctx, x, weight, bias, shift, seed, about):
         kernels = _kernels()
         groups, eps, silu, rate, first = about
         x = x.contiguous(memory_format=LAYOUT)
+        weight, bias = weight.contiguous(), bias.contiguous()
         shift = None if shift is None else shift.contiguous()
         count, channels, height, width = x.shape
         y = torch.empty_like(x)
@@ -135,6 +174,7 @@ class _Norm(torch.autograd.Function):
         kernels.norm_forward[count, groups // sizes["GROUPS"]](
             *(x, y, weight, bias, _some(shift, mean), _some(seed, mean), average, mean, rstd),
             *(height * width, channels, groups, first, eps, *_dropping(rate)),
+            *(_own(weight), _own(shift)),
             **sizes,
             SHIFTED=shift is not None,
             SILU=silu,
@@ -162,26 +202,33 @@ class _Norm(torch.autograd.Function):
         kernels.norm_backward[count, groups // sizes["GROUPS"]](
             *(x, dy, joined, dx, weight, bias, _some(shift, x), _some(seed, x), *statistics),
             *(*slopes, dshift, height * width, channels, groups, first, *_dropping(rate)),
-            *(*dy_strides, *joined_strides),
+            *(_own(weight), _own(shift), *dy_strides, *joined_strides),
             **sizes,
             SHIFTED=shift is not None,
             SILU=silu,
             DROPS=rate > 0,
             JOINS=joins,
         )
-        return dx, *slopes.sum(1), None if shift is None else dshift, None, None
+        if weight.ndim == 1:
+            slopes = slopes.sum(1)
+        if shift is None:
+            dshift = None
+        elif shift.ndim == 1:
+            dshift = dshift.sum(0)
+        return dx, *slopes, dshift, None, None
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, other, bias):
+    def forward(ctx, x, other, bias, scale):
+        ctx.scale = scale
         kernels = _kernels()
         x, other = (part.contiguous(memory_format=LAYOUT) for part in (x, other))
         count, channels, height, width = x.shape
         y, rows = torch.empty_like(x), count * height * width
         sizes = _sum_sizes(channels)
         grid = (_ceil(rows, sizes["STEP"]), _ceil(channels, sizes["WIDTH"]))
-        kernels.sum_forward[grid](x, other, bias, y, rows, channels, SQRT_HALF, **sizes)
+        kernels.sum_forward[grid](x, other, bias, y, rows, channels, scale, **sizes)
         return y
 
     @staticmethod
@@ -196,11 +243,11 @@ class _Sum(torch.autograd.Function):
         blocks = _ceil(rows, steps * sizes["STEP"])
         sums = dy.new_empty((blocks, channels), dtype=torch.float32)
         kernels.sum_backward[blocks, _ceil(channels, sizes["WIDTH"])](
-            *(dy, dx, sums, rows, channels, SQRT_HALF, row),
+            *(dy, dx, sums, rows, channels, ctx.scale, row),
             STEPS=steps,
             **sizes,
         )
-        return dx, dx, sums.sum(0)
+        return dx, dx, sums.sum(0), None
 
 
 class _Pool(torch.autograd.Function):
@@ -275,6 +322,11 @@ def _power(count: int) -> int:
 
 def _ceil(count: int, size: int) -> int:
     return -(-count // size)
+
+
+def _own(values: Tensor | None) -> int:
+    """Distance of the values of one image to the next one's."""
+    return 0 if values is None or values.ndim == 1 else values.shape[1]
 
 
 def _some(tensor: Tensor | None, other: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from emm.errors import UserError
 from emm.limits import check_iddpm
+from emm.nets import fused
 from emm.nets.blocks import full_precision
 from emm.nets.dropout import Dropout
 
@@ -115,6 +116,8 @@ class IDDPMUNet(nn.Module):
                 x = block(torch.cat([x, skips.pop()], dim=1), embedding)
             if stage.resample is not None:
                 x = stage.resample(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        if fused.applies(x):
+            return self.head_conv(fused.activated(x, self.head_norm)[0])
         return self.head_conv(functional.silu(self.head_norm(x)))
 
     def _embed(self, time: Tensor, labels: Tensor | None) -> Tensor:
@@ -162,6 +165,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Shape (B, C, H, W) and (B, E) to (B, C', H, W)."""
+        if fused.applies(x):
+            return fused.modulated_block(self, x, embedding)
         hidden = self.conv_in(functional.silu(self.norm_in(x)))
         scale, shift = self.modulation(functional.silu(embedding))[:, :, None, None].chunk(2, dim=1)
         hidden = functional.silu(self.norm_out(hidden) * (1 + scale) + shift)
@@ -182,6 +187,8 @@ class HeadAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, H, W) in and out; logits and softmax are computed in fp32."""
+        if fused.applies(x):
+            return fused.head_attention(self, x)
         parts = self.qkv(self.norm(x)).flatten(2).unflatten(1, (self.heads, 3, -1))
         query, key, value = parts.transpose(-1, -2).unbind(2)  # (B, heads, HW, C / heads)
         mixed = functional.scaled_dot_product_attention(query, key, value)

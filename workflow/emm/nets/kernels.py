@@ -15,13 +15,14 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def norm_forward(
     x, y, weight, bias, shift, seed, average, mean, rstd,
-    pixels, channels, groups, first, eps, threshold, scale,
+    pixels, channels, groups, first, eps, threshold, scale, own_gain, own_shift,
     CPG: tl.constexpr, GROUPS: tl.constexpr, SLAB: tl.constexpr, STEP: tl.constexpr,
     WHOLE: tl.constexpr, SHIFTED: tl.constexpr, SILU: tl.constexpr, DROPS: tl.constexpr,
 ):  # fmt: skip
     """y = dropout(silu(group_norm(x + shift))).
 
-    Also the mean of x + shift over the pixels, and the mean and 1 / deviation of each group.
+    Also the mean of x + shift over the pixels, and the mean and 1 / deviation of each group. From
+    image to image weight and bias lie `own_gain` apart, shifts `own_shift`: 0 if all share them.
     """
     image, slab = tl.program_id(0), tl.program_id(1)
     lane = tl.arange(0, SLAB)
@@ -45,7 +46,7 @@ def norm_forward(
     square = tl.sum(squares, 0) - offset * offset * pixels
     added = tl.zeros([SLAB], tl.float32)
     if SHIFTED:
-        added = tl.load(shift + image * channels + channel, mask=inside, other=0.0)
+        added = tl.load(shift + image * own_shift + channel, mask=inside, other=0.0)
     own = pivot + offset + added
     tl.store(average + image * channels + channel, own, mask=inside)
     own = tl.where(inside, own, 0.0)
@@ -57,8 +58,10 @@ def norm_forward(
     tl.store(mean + group, group_mean)
     tl.store(rstd + group, group_rstd)
     factor = to_lanes(group_rstd, CPG, GROUPS, SLAB)
-    factor *= tl.load(weight + channel, mask=inside, other=0.0)
-    constant = (added - centre) * factor + tl.load(bias + channel, mask=inside, other=0.0)
+    factor *= tl.load(weight + image * own_gain + channel, mask=inside, other=0.0)
+    constant = (added - centre) * factor + tl.load(
+        bias + image * own_gain + channel, mask=inside, other=0.0
+    )
     index = ((first + image) * pixels * channels).to(tl.uint32)
     for start in range(0, pixels, STEP):
         pixel = start + tl.arange(0, STEP)
@@ -76,7 +79,7 @@ def norm_forward(
 @triton.jit
 def norm_backward(
     x, dy, joined, dx, weight, bias, shift, seed, average, mean, rstd, dweight, dbias, dshift,
-    pixels, channels, groups, first, threshold, scale,
+    pixels, channels, groups, first, threshold, scale, own_gain, own_shift,
     dy_image, dy_pixel, joined_image, joined_pixel,
     CPG: tl.constexpr, GROUPS: tl.constexpr, SLAB: tl.constexpr, STEP: tl.constexpr,
     WHOLE: tl.constexpr, SHIFTED: tl.constexpr, SILU: tl.constexpr, DROPS: tl.constexpr,
@@ -94,12 +97,12 @@ def norm_backward(
     group_mean = tl.load(mean + group)
     centre = to_lanes(group_mean, CPG, GROUPS, SLAB)
     spread = to_lanes(tl.load(rstd + group), CPG, GROUPS, SLAB)
-    gain = tl.load(weight + channel, mask=inside, other=0.0)
-    offset = tl.load(bias + channel, mask=inside, other=0.0)
+    gain = tl.load(weight + image * own_gain + channel, mask=inside, other=0.0)
+    offset = tl.load(bias + image * own_gain + channel, mask=inside, other=0.0)
     own = image * channels + channel
     total = (tl.load(average + own, mask=inside, other=0.0) - centre) * spread * pixels
     if SHIFTED:
-        centre -= tl.load(shift + own, mask=inside, other=0.0)
+        centre -= tl.load(shift + image * own_shift + channel, mask=inside, other=0.0)
     constant = -centre * spread  # of the normalized values
     index = ((first + image) * pixels * channels).to(tl.uint32)
     sums = tl.zeros([STEP, SLAB], tl.float32)

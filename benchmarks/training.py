@@ -1,0 +1,136 @@
+"""Images per second of training against the papers' way of doing it (benchmarks/reference.py)."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from common import Options, Row, Target, compare, not_measured, take_turns
+from networks import PUBLISHED, QUICK, Training, flops_of_training, make, measured_peak
+from reference import Reference
+
+AGAINST = "the papers' way: fp32 eager, channels first, loops over parameters"
+GPU_TARGETS = {32: 6.0, 16: 8.0, 8: 8.0}
+GPU_STEPS = {32: (6, 60), 16: (20, 180), 8: (50, 450)}  # of a window: theirs, ours
+CHECKED_STEPS = 12
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.02}  # of losses
+MFU = "share of the measured bf16 peak in training"
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Rows of the GPU at three resolutions, or of the quick scale on the CPU."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if options.device == "cpu":
+        yield _quick(options)
+        return
+    names = {f"training, DDPM++ C=128 n=2, {px}x{px}, batch 512": px for px in GPU_TARGETS}
+    if not torch.cuda.is_available():
+        for name, pixels in names.items():
+            yield not_measured(name, AGAINST, Target("at least", GPU_TARGETS[pixels]), "no GPU")
+        yield not_measured(MFU, "a dense matrix product", Target("at least", 0.4), "no GPU")
+        return
+    peak = measured_peak()
+    for name, pixels in names.items():
+        yield from _published(name, pixels, peak)
+
+
+def _quick(options: Options) -> Row:
+    """The demo's network and batch on one thread, as the workflow runs it."""
+    from emm.train.device import keep_freed_memory
+
+    torch.set_num_threads(1)
+    _check_losses(lambda **more: make(QUICK, 8, "cpu", channels=1, **more), "fp32")
+    theirs = make(QUICK, 8, "cpu", channels=1, dropout=0.0)
+    reference = Reference(theirs.denoiser, theirs.plan)
+    ours = make(QUICK, 8, "cpu", channels=1, dropout=0.0)
+    keep_freed_memory()
+    steps = 200
+    sides = {
+        "theirs": lambda: _their_steps(reference, theirs, steps),
+        "ours": lambda: _our_steps(ours, steps),
+    }
+    for side in sides.values():
+        side()
+    times = take_turns(sides, 9)
+    target = Target("at least", 1.5)
+    name = "training at the quick scale, one thread"
+    return compare(name, AGAINST, target, times, ("ours", "theirs"), batch=32)
+
+
+def _published(name: str, pixels: int, peak: float) -> Iterator[Row]:
+    torch.cuda.empty_cache()
+    _check_losses(lambda **more: make(PUBLISHED, pixels, "cuda", **more), "bf16")
+    few, many = GPU_STEPS[pixels]
+    theirs = make(PUBLISHED, pixels, "cuda")
+    reference = Reference(theirs.denoiser, theirs.plan)
+    _their_steps(reference, theirs, 2)
+    memory = {"theirs": _peak_memory()}
+    torch.cuda.empty_cache()
+    ours = make(PUBLISHED, pixels, "cuda", precision="bf16")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    _our_steps(ours, 5)
+    memory["ours"] = (torch.cuda.max_memory_allocated() - before) / 2**30
+    sides = {
+        "theirs": lambda: _their_steps(reference, theirs, few),
+        "ours": lambda: _our_steps(ours, many),
+    }
+    times = take_turns(sides, 3)
+    batch = ours.plan.settings.batch_size
+    per_image = {
+        "theirs": [seconds / few / batch for seconds in times["theirs"]],
+        "ours": [seconds / many / batch for seconds in times["ours"]],
+    }
+    rates = {side: sorted(1 / t for t in found)[1] for side, found in per_image.items()}
+    flops = flops_of_training(ours)
+    facts = {"images_per_second": rates, "peak_memory_gib": memory, "flops_per_image": flops}
+    target = Target("at least", GPU_TARGETS[pixels])
+    yield compare(name, AGAINST, target, per_image, ("ours", "theirs"), **facts)
+    reached = rates["ours"] * flops
+    target = Target("at least", 0.4) if pixels == 32 else None
+    details = {"tflops": reached / 1e12, "peak_tflops": peak / 1e12}
+    name = f"{MFU}, {pixels}x{pixels}"
+    against = "a dense matrix product of 8192 rows in the same run"
+    yield Row(name, against, target, reached / peak, "of the peak", details=details)
+
+
+def _check_losses(build: Callable[..., Training], precision: str) -> None:
+    """SystemExit unless both sides have the same losses over the first steps, without dropout."""
+    theirs, ours = build(dropout=0.0), build(dropout=0.0, precision=precision)
+    reference = Reference(theirs.denoiser, theirs.plan)
+    for index in range(CHECKED_STEPS):
+        expected = float(reference.step(theirs.step.batch(index)))
+        before = float(ours.state.loss_sum)
+        ours.step(ours.state)
+        found = float(ours.state.loss_sum) - before
+        if not abs(found / expected - 1) < TOLERANCE[precision]:
+            raise SystemExit(f"losses differ in step {index}: {found} ours, {expected} theirs")
+
+
+def _their_steps(reference: Reference, training: Training, count: int) -> None:
+    for _ in range(count):
+        reference.step(training.step.batch(reference.steps))
+    _wait()
+
+
+def _our_steps(training: Training, count: int) -> None:
+    for _ in range(count):
+        training.step(training.state)
+    _wait()
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_memory() -> float:
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall time of a call, the GPU's work included."""
+    _wait()
+    started = time.perf_counter()
+    function()
+    _wait()
+    return time.perf_counter() - started
