@@ -1,15 +1,17 @@
-"""Exact two nearest training images of 8-bit samples, the same on NumPy and CuPy.
+"""Exact two nearest training images of 8-bit samples, the same on NumPy, CuPy and torch.
 
 Squared distances come from inner products, `|a|^2 + |b|^2 - 2 a.b`, with every term an integer.
 Centred values lie in -128..127, so a product is at most 2**14 and the partial sums of 1024 of
 them at most 2**24: a float32 matrix product over chunks of 1024 components never rounds, in
-whatever order it sums. The chunks are added up as integers.
+whatever order it sums. The chunks are added up as integers. Where the hardware multiplies bytes
+and there is enough to compare, `nearest_int8` does the same faster.
 """
 
 import contextlib
 import functools
 import hashlib
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,6 +26,10 @@ Array = Any  # a NumPy or CuPy array
 CHUNK = 1024
 LARGEST = 255**2  # squared difference of black and white
 BUDGET = 1 << 30  # bytes of working memory
+
+CHECK_COST = 1e9  # products done in the time that it takes to try the search by torch
+IMPORT_COST = {"cpu": 2e11, "cuda": 5e12}  # products done in the time that it takes to load torch
+_done = {"cpu": 0.0, "cuda": 0.0}  # products without torch
 
 
 class Neighbours(NamedTuple):
@@ -71,12 +77,40 @@ def two_nearest(
     """
     check_images(samples, training)
     xp = xp or array_module()
+    device = "cpu" if xp is np else "cuda"
+    if gains_by_torch(float(len(samples)) * training.size, device):
+        from emm.score import nearest_int8
+
+        keys = nearest_int8.search(samples, training, budget, device)
+    else:
+        keys = plain_search(samples, training, budget, xp)
+    squared_distances, indices = np.divmod(keys, len(training))
+    return Neighbours(indices, squared_distances)
+
+
+def plain_search(samples: Array, training: Array, budget: int, xp: ModuleType) -> np.ndarray:
+    """Keys of `search` with a tiling for a budget, in host memory; after the self-test."""
     self_test(xp)
     with full_precision(xp):
         tiling = choose_tiling(math.prod(training.shape[1:]), budget)
-        keys = to_host(search(samples, training, tiling, xp))
-    squared_distances, indices = np.divmod(keys, len(training))
-    return Neighbours(indices, squared_distances)
+        return to_host(search(samples, training, tiling, xp))
+
+
+def gains_by_torch(n_products: float, device: str) -> bool:
+    """Whether `nearest_int8` is there for a search of so many products, and saves time.
+
+    A process that has not loaded torch does so only where it has more to compare, in one search or
+    in several, than could be compared meanwhile.
+    """
+    if n_products < CHECK_COST:
+        return False
+    if "torch" not in sys.modules:
+        _done[device] += n_products
+        if _done[device] < IMPORT_COST[device]:
+            return False
+    from emm.score import nearest_int8
+
+    return nearest_int8.usable(device)
 
 
 def nearest_distinct(
