@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from emm.score import nearest
+from emm.score import nearest, nearest_int8
 from emm.score.nearest import Tiling, nearest_distinct, two_nearest
 
 pytestmark = pytest.mark.gpu
@@ -86,3 +86,19 @@ def test_tf32_does_not_leak_in(cupy):
 
 def test_cupy_is_the_default(cupy):
     assert nearest.array_module.__wrapped__() is cupy
+
+
+def test_products_of_bytes_are_the_default_for_many_images(cupy):
+    assert nearest_int8.usable("cuda")
+    assert nearest.gains_by_torch(nearest.CHECK_COST, "cuda")  # the tests have loaded torch
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 1), (32, 32, 3), (256, 256, 3)])
+@pytest.mark.parametrize("budget", [1, nearest.BUDGET])
+def test_products_of_bytes(cupy, shape, budget):
+    """Images from the host, and images that lie on the GPU."""
+    samples, training = images(12, 45, shape), images(13, 161, shape)
+    expected = nearest.plain_search(samples, training, nearest.BUDGET, np)
+    for place in (np.asarray, cupy.asarray):
+        found = nearest_int8.search(place(samples), place(training), budget, "cuda")
+        np.testing.assert_array_equal(found, expected)

@@ -98,11 +98,11 @@ def search(samples: Array, training: Array, budget: int, device: str) -> np.ndar
 
 def choose_tiling(components: int, budget: int) -> nearest.Tiling:
     """Tiling, in multiples of ROWS and GROUP, whose arrays stay within a budget in bytes."""
-    integers = np.dtype(nearest.integer_type(components)).itemsize
+    products = 4 if nearest.integer_type(components) is np.int32 else 4 + 8  # and their sum
     per_sample = 8 * 8 * GROUP  # keys of two groups, and what it takes to make and sort them
     rows = _multiple(min(LARGEST.samples, budget // 8 // per_sample), ROWS)
-    per_image = 2 * components + 32 + rows * (5 + integers % 8 + integers)  # images, norms, tile
-    columns = min(LARGEST.training, budget // 2 // per_image)
+    per_image = 2 * components + 32 + rows * (products + 1)  # uint8 and int8; norms; smallest ones
+    columns = min(LARGEST.training, budget * 3 // 4 // per_image)
     return nearest.Tiling(rows, _multiple(columns, GROUP))
 
 

@@ -1,0 +1,231 @@
+"""Exact two nearest training images against faiss, scikit-learn and torch.cdist with topk.
+
+All sides get the same uint8 images, convert them as they need, and give indices and squared
+distances. Before anything is timed, ours have to be exact; how far the others are off is reported.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from common import Options, Row, Target, Times, compare, gpu, not_measured, take_turns
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_info
+
+from emm.score import nearest, nearest_int8
+from emm.score.criteria import is_memorized
+
+COMPONENTS = 3072  # 32x32, RGB
+CHECKED = 500_000  # random pairs that are compared with the definition, of 256 samples at most
+OURS, PLAIN, HOST = "two_nearest", "portable path", "two_nearest from host memory"
+FAISS, SCIKIT, CDIST = "faiss IndexFlatL2", "scikit-learn brute", "torch.cdist + topk"
+CDIST_ROWS = 1000  # samples at a time, so that the distances fit
+NO_FAISS = "faiss is not installed, or not for this device: pip install 'emm[bench]'"
+NO_GPU = "torch or CuPy sees no GPU: make setup CUDA=13"
+NO_INT8 = "this CPU has no exact products of bytes that are faster: see the portable path"
+
+
+class Size(NamedTuple):
+    """How many samples are compared with how many training images, in how many rounds."""
+
+    samples: int
+    training: int
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.samples:,} x {self.training:,} x {COMPONENTS:,}"
+
+
+CPU_SIZES = (Size(10_000, 1_000, 5), Size(5_000, 5_000, 5), Size(1_000, 50_000, 3))
+GPU_SIZES = (Size(10_000, 1_000, 15), Size(10_000, 5_000, 15), Size(10_000, 50_000, 15))
+FULL = Size(10_000, 50_000, 3)
+SLOW = 5_000  # training images that scikit-learn still compares in bearable time
+
+Found = tuple[np.ndarray, np.ndarray]  # indices and squared distances, both (N, 2)
+Sides = dict[str, Callable[[], Found]]
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Rows of the CPU or of the GPU."""
+    if options.device == "cuda":
+        for size in GPU_SIZES:
+            yield from gpu_rows(size)
+        return
+    torch.set_num_threads(options.threads)
+    faiss = load_faiss(options.threads)
+    for size in CPU_SIZES + (FULL,) * options.full:
+        yield from cpu_rows(size, faiss)
+
+
+def cpu_rows(size: Size, faiss: ModuleType | None) -> Iterator[Row]:
+    samples, training = images(size)
+    sides: Sides = {
+        OURS: lambda: by_two_nearest(samples, training, np),
+        PLAIN: lambda: by_plain_search(samples, training),
+        CDIST: lambda: by_cdist(torch.from_numpy(samples), torch.from_numpy(training)),
+    }
+    if faiss is not None:
+        sides[FAISS] = lambda: by_faiss(samples, training, faiss)
+    if size.training <= SLOW:
+        sides[SCIKIT] = lambda: by_scikit_learn(samples, training)
+    times, errors = measure(sides, samples, training, (OURS, PLAIN), size.rounds)
+    if nearest_int8.usable("cpu"):
+        yield row(size, OURS, FAISS, Target("at most", 0.7), times, errors)
+        yield row(size, OURS, CDIST, None, times, errors)
+        if size.training <= SLOW:
+            yield row(size, OURS, SCIKIT, None, times, errors)
+    else:
+        yield not_measured(_what(OURS, size), FAISS, Target("at most", 0.7), NO_INT8)
+    yield row(size, PLAIN, FAISS, Target("at most", 1.3), times, errors)
+
+
+def gpu_rows(size: Size) -> Iterator[Row]:
+    """Times with uint8 images that lie on the GPU already, and of one side from host memory."""
+    wanted = (
+        (OURS, CDIST, Target("at least", 5)),
+        (OURS, FAISS, Target("at least", 1)),
+        (HOST, CDIST, None),
+    )
+    xp = nearest.array_module()
+    if gpu() is None or xp is np:
+        for side, peer, target in wanted:
+            yield not_measured(_what(side, size), peer, target, NO_GPU)
+        return
+    samples, training = images(size)
+    on_gpu = xp.asarray(samples), xp.asarray(training)
+    tensors = tuple(torch.from_dlpack(array) for array in on_gpu)
+    sides: Sides = {
+        OURS: lambda: by_two_nearest(*on_gpu, xp),
+        HOST: lambda: by_two_nearest(samples, training, xp),
+        CDIST: lambda: by_cdist(*tensors),
+    }
+    faiss = load_faiss(1)
+    if hasattr(faiss, "StandardGpuResources"):
+        resources = faiss.StandardGpuResources()
+        sides[FAISS] = lambda: by_faiss(samples, training, faiss, resources)
+    times, errors = measure(sides, samples, training, (OURS, HOST), size.rounds)
+    for side, peer, target in wanted:
+        yield row(size, side, peer, target, times, errors)
+
+
+def row(size: Size, side: str, peer: str, target: Target | None, times: Times, errors: dict) -> Row:
+    if peer not in times:
+        return not_measured(_what(side, size), peer, target, NO_FAISS)
+    return compare(_what(side, size), peer, target, times, (side, peer), errors=errors[peer])
+
+
+def _what(side: str, size: Size) -> str:
+    return f"{side}, {size}"
+
+
+def images(size: Size) -> Found:
+    """Random smooth images; of the samples some are copies, some blends of two, some are new."""
+    rng = np.random.default_rng(size.training)
+    count = size.samples + size.training
+    coarse = np.repeat(rng.integers(40, 216, (count, COMPONENTS // 16), dtype=np.uint8), 16, axis=1)
+    coarse += rng.integers(0, 40, coarse.shape, dtype=np.uint8)
+    samples, training = coarse[: size.samples], coarse[size.samples :]
+    first, second = rng.integers(0, size.training, (2, size.samples))
+    samples[::3] = training[first[::3]]
+    samples[1::3] = (0.85 * training[first[1::3]] + 0.15 * training[second[1::3]]).round()
+    return samples, training
+
+
+def by_two_nearest(samples: Any, training: Any, xp: ModuleType) -> Found:
+    return nearest.two_nearest(samples, training, xp=xp)
+
+
+def by_plain_search(samples: np.ndarray, training: np.ndarray) -> Found:
+    keys = nearest.plain_search(samples, training, nearest.BUDGET, np)
+    squared_distances, indices = np.divmod(keys, len(training))
+    return indices, squared_distances
+
+
+def by_cdist(samples: torch.Tensor, training: torch.Tensor) -> Found:
+    """As the papers' code does it: float32, torch's default for how to compute."""
+    others = training.float()
+    parts = [
+        torch.cdist(part.float(), others).topk(2, largest=False)
+        for part in samples.split(CDIST_ROWS)
+    ]
+    distances = torch.cat([part.values for part in parts]).cpu().numpy()
+    indices = torch.cat([part.indices for part in parts]).cpu().numpy()
+    return indices, distances.astype(np.float64) ** 2
+
+
+def by_scikit_learn(samples: np.ndarray, training: np.ndarray) -> Found:
+    index = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(training.astype(np.float32))
+    distances, indices = index.kneighbors(samples.astype(np.float32))
+    return indices, distances.astype(np.float64) ** 2
+
+
+def by_faiss(
+    samples: np.ndarray, training: np.ndarray, faiss: ModuleType, resources: Any = None
+) -> Found:
+    index = faiss.IndexFlatL2(training.shape[1])
+    if resources is not None:
+        index = faiss.index_cpu_to_gpu(resources, 0, index)
+    index.add(training.astype(np.float32))
+    squared_distances, indices = index.search(samples.astype(np.float32), 2)
+    return indices, squared_distances
+
+
+def load_faiss(threads: int) -> ModuleType | None:
+    """faiss, if it is installed, with the kernels of this processor.
+
+    Its OpenBLAS may be older than the processor and then takes kernels of 2004, which are five
+    times slower: it is told which NumPy's takes.
+    """
+    kinds = {info["architecture"] for info in threadpool_info() if info["user_api"] == "blas"}
+    if kinds:
+        os.environ.setdefault("OPENBLAS_CORETYPE", kinds.pop())
+    try:
+        import faiss
+    except ImportError:
+        return None
+    faiss.omp_set_num_threads(threads)
+    return faiss
+
+
+def measure(
+    sides: Sides, samples: np.ndarray, training: np.ndarray, exact: tuple[str, str], rounds: int
+) -> tuple[Times, dict[str, dict[str, float]]]:
+    """Times of all sides and their errors; those named have to make none, or nothing is timed.
+
+    The definition is computed for some samples; the first exact side stands for it for the others.
+    """
+    found = {name: side() for name, side in sides.items()}  # which warms them up
+    count = min(256, len(samples), CHECKED // len(training))
+    chosen = np.random.default_rng(0).choice(len(samples), count, replace=False)
+    truth = found[exact[0]]
+    defined = by_differences(samples[chosen], training)
+    errors = {name: _errors(result, truth) for name, result in found.items()}
+    same = all((own[chosen] == other).all() for own, other in zip(truth, defined, strict=True))
+    if not same or any(errors[exact[1]].values()):
+        raise SystemExit(f"not exact: {' or '.join(exact)}")
+    return take_turns(sides, rounds), errors
+
+
+def by_differences(samples: np.ndarray, training: np.ndarray) -> Found:
+    """The definition: integer differences, squared and summed; ties by index."""
+    others = training.astype(np.int32)
+    squared = np.stack(
+        [((others - sample) ** 2).sum(axis=1) for sample in samples.astype(np.int32)]
+    )
+    indices = np.argsort(squared, axis=1, kind="stable")[:, :2]
+    return indices, np.take_along_axis(squared, indices, axis=1)
+
+
+def _errors(found: Found, truth: Found) -> dict[str, float]:
+    """How far off squared distances are, and what that does to neighbours and verdicts."""
+    (indices, squared), (true_indices, true_squared) = found, truth
+    memorized = 9 * squared[:, 0] < squared[:, 1]
+    return {
+        "largest_error_of_d1_squared": float(np.abs(squared - true_squared)[:, 0].max()),
+        "negative": int((squared < 0).sum()),
+        "other_nearest": int((indices[:, 0] != true_indices[:, 0]).sum()),
+        "other_verdict": int((memorized != is_memorized(true_squared)).sum()),
+    }
