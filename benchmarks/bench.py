@@ -24,7 +24,7 @@ def main() -> int:
     options = Options(arguments.device, arguments.threads, arguments.full)
     print(f"{processor()}; {options.threads} threads; load {os.getloadavg()[0]:.1f}", flush=True)
     everything = []
-    for name in arguments.modules or MODULES:
+    for name in arguments.only or MODULES:
         rows = list(importlib.import_module(name).rows(options))
         if any(row.measured is not None for row in rows):
             print(write(name, rows, options, arguments.output or RESULTS), flush=True)
@@ -35,7 +35,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"{', '.join(MODULES)}: all")
+    parser.add_argument("--only", nargs="+", choices=MODULES, help="of these modules")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library")
     parser.add_argument("--full", action="store_true", help="largest sizes too: takes long")

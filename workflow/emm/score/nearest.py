@@ -85,8 +85,8 @@ def two_nearest(
         keys = nearest_int8.search(samples, training, budget, device)
     else:
         keys = plain_search(samples, training, budget, xp)
-    squared_distances, indices = np.divmod(keys, len(training))
-    return Neighbours(indices, squared_distances)
+    squared_distances = keys // len(training)
+    return Neighbours(keys - squared_distances * len(training), squared_distances)
 
 
 def plain_search(samples: Array, training: Array, budget: int, xp: ModuleType) -> np.ndarray:

@@ -1,31 +1,52 @@
 """The search of `nearest` with 8-bit products summed in 32 bits, by torch on a CPU or a GPU.
 
 Centred values fit int8 and the sum of 2**16 products int32, so that one product of matrices per
-tile is exact where the hardware multiplies bytes: AVX-512 VNNI and its kin, tensor cores. The tile
-of distances is then read once, for the smallest one in each group of columns: a row's two nearest
-are in the two groups whose smallest come first, and only these are sorted.
+tile is exact where the hardware multiplies bytes: AVX-512 VNNI and its kin, tensor cores. What
+comes before and after a product is done here for a CPU and by `nearest_cuda` for a GPU.
 """
 
+import contextlib
 import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from emm.score import nearest
+from emm.score.nearest import Tiling
 
 Array = Any  # a NumPy or CuPy array
 
 CHUNK = 1 << 16  # components; products are at most 2**14
-GROUP = 64  # training images whose smallest distance is taken together
-ROWS, COMPONENTS = 32, 8  # of a product: multiples, as CUDA asks for
-LARGEST = nearest.Tiling(2048, 16384)
-AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}  # values: few for a cache, many for a kernel
+ROWS, COLUMNS, COMPONENTS = 32, 16, 16  # of a product: multiples, as tensor cores like them
+AT_ONCE = 1 << 18  # values whose squares are summed while they are in a cache
 ATTEMPTS = 3
+
+
+class Steps(NamedTuple):
+    """What a device does its own way: `centre` and `merge_tile` as below, in tiles of some size.
+
+    ready: a context in which torch computes on the device.
+    """
+
+    device: str
+    largest: Tiling
+    centre: Callable[[Tensor, tuple[int, int]], tuple[Tensor, Tensor]]
+    merge_tile: Callable[[Tensor, Tensor, Tensor, Tensor, int, int], None]
+    ready: Callable[[], contextlib.AbstractContextManager]
+
+
+def steps_on(device: str) -> Steps:
+    """The steps on cpu or cuda."""
+    if device == "cpu":  # tiles that stay in a cache
+        return Steps(device, Tiling(1024, 2048), centre, merge_tile, contextlib.nullcontext)
+    from emm.score import nearest_cuda
+
+    return nearest_cuda.STEPS
 
 
 @functools.cache
@@ -51,7 +72,7 @@ def is_exact(device: str) -> bool:
     """Whether sums of 8-bit products come out right, the largest that there are among them."""
     images = nearest.hard_images(128, 2 * nearest.CHUNK + 100)
     values = images.astype(np.float64) - 128  # float64 sums stay far below 2**53
-    centred = centred_images(images, device, GROUP)
+    centred = centred_images(images, COLUMNS, steps_on(device))[0]
     found = inner_products(centred, centred, torch.int32)
     return np.array_equal(found.cpu().numpy(), values @ values.T)
 
@@ -61,7 +82,8 @@ def is_faster() -> bool:
 
     What this thread computes is timed, so that a busy machine does not decide.
     """
-    centred = centred_images(nearest.hard_images(256, 2 * nearest.CHUNK), "cpu", GROUP)
+    images = nearest.hard_images(256, 2 * nearest.CHUNK)
+    centred = centred_images(images, COLUMNS, steps_on("cpu"))[0]
     values, threads = centred.float(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -85,25 +107,25 @@ def search(samples: Array, training: Array, budget: int, device: str) -> np.ndar
     """Keys of `nearest.search`, int64 (N, 2): squared distance * len(training) + index.
 
     Images are in host memory or, as CuPy arrays, in the GPU's; `device` is cpu or cuda. `budget`
-    bounds the working memory in bytes, down to a tile of ROWS by GROUP images. Samples that fit
+    bounds the working memory in bytes, down to a tile of ROWS by COLUMNS images. Samples that fit
     half of it are moved to the device once, and so are the training images then; nothing is read
     back before all are compared.
     """
-    components = math.prod(samples.shape[1:])
+    steps, components = steps_on(device), math.prod(samples.shape[1:])
     at_once = max(ROWS, budget // 2 // (2 * components + 64))  # uint8 and int8 images; keys, norms
-    tiling = choose_tiling(components, budget // 2)
+    tiling = choose_tiling(components, budget // 2, steps.largest)
     parts = (samples[rows] for rows in _slices(len(samples), at_once))
-    return np.concatenate([search_part(part, training, tiling, device).cpu() for part in parts])
+    with steps.ready():
+        found = [search_part(part, training, tiling, steps).cpu().numpy() for part in parts]
+    return np.concatenate(found)
 
 
-def choose_tiling(components: int, budget: int) -> nearest.Tiling:
-    """Tiling, in multiples of ROWS and GROUP, whose arrays stay within a budget in bytes."""
+def choose_tiling(components: int, budget: int, largest: Tiling) -> Tiling:
+    """Tiling, in multiples of ROWS and COLUMNS, whose arrays stay within a budget in bytes."""
     products = 4 if nearest.integer_type(components) is np.int32 else 4 + 8  # and their sum
-    per_sample = 8 * 8 * GROUP  # keys of two groups, and what it takes to make and sort them
-    rows = _multiple(min(LARGEST.samples, budget // 8 // per_sample), ROWS)
-    per_image = 2 * components + 32 + rows * (products + 1)  # uint8 and int8; norms; smallest ones
-    columns = min(LARGEST.training, budget * 3 // 4 // per_image)
-    return nearest.Tiling(rows, _multiple(columns, GROUP))
+    rows = _multiple(min(largest.samples, budget // 8 // (products * COLUMNS)), ROWS)
+    per_image = 2 * components + 32 + rows * products  # uint8 and int8; norms
+    return Tiling(rows, _multiple(min(largest.training, budget * 7 // 8 // per_image), COLUMNS))
 
 
 def _multiple(count: int, of: int) -> int:
@@ -115,40 +137,34 @@ def _slices(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def search_part(samples: Array, training: Array, tiling: nearest.Tiling, device: str) -> Tensor:
+def search_part(samples: Array, training: Array, tiling: Tiling, steps: Steps) -> Tensor:
     """Keys (N, 2) of samples that the device holds all at once; int64, on the device."""
     count, components = len(training), math.prod(samples.shape[1:])
     dtype = torch.int32 if nearest.integer_type(components) is np.int32 else torch.int64
     farthest = nearest.LARGEST * components + 1
-    centred = centred_images(samples, device, ROWS)
-    norms = squared_norms(centred)
-    best = torch.full((len(centred), 2), farthest * count, dtype=torch.int64, device=device)
-    memory = torch.empty(math.prod(tiling), dtype=torch.int32, device=device)
+    centred, norms = centred_images(samples, ROWS, steps)
+    best = torch.full((len(centred), 2), farthest * count, dtype=torch.int64, device=steps.device)
+    memory = torch.empty(math.prod(tiling), dtype=torch.int32, device=steps.device)
     for columns in _slices(count, tiling.training):
-        others = centred_images(training[columns], device, GROUP)
-        other_norms = squared_norms(others)
+        others, other_norms = centred_images(training[columns], COLUMNS, steps)
         other_norms[columns.stop - columns.start :] = farthest  # what fills up is no image
         other_norms = other_norms.to(dtype)
         for rows in _slices(len(centred), tiling.samples):
             tile = inner_products(centred[rows], others, dtype, memory)
-            torch.sub(other_norms, tile, alpha=2, out=tile)
-            keys = smallest_keys(tile, norms[rows], columns.start, count)
-            best[rows] = torch.cat([best[rows], keys], dim=1).topk(2, largest=False).values
+            steps.merge_tile(tile, norms[rows], other_norms, best[rows], columns.start, count)
         del others  # or it would stay beside the next tile's
     return best[: len(samples)]
 
 
-def centred_images(images: Array, device: str, multiple: int) -> Tensor:
-    """uint8 images (N, ...) less 128, as int8 (N', K') on the device.
+def centred_images(images: Array, multiple: int, steps: Steps) -> tuple[Tensor, Tensor]:
+    """uint8 images (N, ...) less 128, as int8 (N', K') on the device, and their squared norms.
 
     Zeros fill up N to a multiple and K to one of COMPONENTS.
     """
-    values = _on_device(images.reshape(len(images), -1), device)
+    values = _on_device(images.reshape(len(images), -1), steps.device)
     count, components = values.shape
     shape = -(-count // multiple) * multiple, -(-components // COMPONENTS) * COMPONENTS
-    centred = torch.zeros(shape, dtype=torch.uint8, device=device)
-    torch.bitwise_xor(values, 128, out=centred[:count, :components])
-    return centred.view(torch.int8)
+    return steps.centre(values, shape)
 
 
 def _on_device(values: Array, device: str) -> Tensor:
@@ -158,11 +174,22 @@ def _on_device(values: Array, device: str) -> Tensor:
     return torch.from_dlpack(values if values.flags.c_contiguous else values.copy())
 
 
+def centre(values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """uint8 images (N, K) less 128 as int8 of a shape (N', K'), and squared norms (N',), int64.
+
+    Zeros fill up the images. Sums of squares are in float32, exact as in `nearest`.
+    """
+    centred = torch.zeros(shape, dtype=torch.uint8)
+    torch.bitwise_xor(values, 128, out=centred[: values.shape[0], : values.shape[1]])
+    centred = centred.view(torch.int8)
+    blocks = centred.split(max(1, AT_ONCE // shape[1]))
+    return centred, torch.cat([squared_norms(block) for block in blocks])
+
+
 def squared_norms(images: Tensor) -> Tensor:
-    """Squared norms (N,) of int8 images (N, K), int64; in float32, exact as in `nearest`."""
-    rows = max(1, AT_ONCE[images.device.type] // images.shape[1])
-    parts = (part.float().split(nearest.CHUNK, dim=1) for part in images.split(rows))
-    return torch.cat([sum(torch.linalg.vecdot(x, x).long() for x in part) for part in parts])
+    """Squared norms (N,) of a few int8 images (N, K), int64."""
+    chunks = images.split(nearest.CHUNK, dim=1)
+    return sum(chunk.float().square_().sum(dim=1).long() for chunk in chunks)
 
 
 def inner_products(
@@ -184,16 +211,16 @@ def inner_products(
     return total
 
 
-def smallest_keys(tile: Tensor, norms: Tensor, start: int, count: int) -> Tensor:
-    """Keys (N, 2 * GROUP), int64, among which are each row's two smallest.
+def merge_tile(
+    products: Tensor, norms: Tensor, other_norms: Tensor, best: Tensor, start: int, count: int
+) -> None:
+    """Merge the two nearest of a tile into the two smallest keys so far, `best` (N, 2).
 
-    tile: squared distances (N, M) less the norms (N,) of their rows; its columns are training
-    images `start` and on, of `count`.
+    products: inner products (N, M) of samples and the training images `start` and on, of `count`;
+    overwritten. norms: squared norms of both, (N,) in int64 and (M,) in the type of the products.
     """
-    groups = tile.view(len(tile), -1, GROUP)
-    n_groups, device = groups.shape[1], tile.device
-    order = groups.amin(2).long() * n_groups + torch.arange(n_groups, device=device)
-    chosen = order.topk(min(2, n_groups), largest=False).indices[:, :, None]
-    values = groups.gather(1, chosen.expand(-1, -1, GROUP)) + norms[:, None, None]
-    columns = start + chosen * GROUP + torch.arange(GROUP, device=device)
-    return (values * count + columns).flatten(1)
+    tile = torch.sub(other_norms, products, alpha=2, out=products).numpy()
+    farthest = np.iinfo(tile.dtype).max
+    distances, columns = nearest.two_smallest(tile, farthest, np)
+    keys = (distances + norms.numpy()[:, None]) * count + (start + columns)
+    best.copy_(torch.from_numpy(nearest.merge(best.numpy(), keys, np)))
