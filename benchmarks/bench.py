@@ -2,8 +2,10 @@
 
     python benchmarks/bench.py                   # rows of the CPU: make bench
     python benchmarks/bench.py --device cuda     # rows of the GPU: make bench-gpu
+    python benchmarks/bench.py --only nearest    # rows of some modules
 
-Ends with 1 where a target is missed. Writes benchmarks/results/MODULE-MACHINE.json.
+Ends with 1 where a target is missed. Writes benchmarks/results/MACHINE.json, from which
+benchmarks/table.py makes the table of docs/performance.md.
 """
 
 import argparse
@@ -13,13 +15,14 @@ from pathlib import Path
 
 from emm.commands import limit_threads
 
-MODULES = ("nearest",)  # each has a function rows(options) that yields Rows
+MODULES = ("nearest",)  # each has GOALS and a function rows(options) that yields Rows
 
 
 def main() -> int:
     arguments = parse()
     limit_threads(arguments.threads)  # before the libraries are imported
-    from common import RESULTS, Options, processor, show, write
+    from common import RESULTS, Options, processor, write
+    from table import show
 
     options = Options(arguments.device, arguments.threads, arguments.full)
     print(f"{processor()}; {options.threads} threads; load {os.getloadavg()[0]:.1f}", flush=True)

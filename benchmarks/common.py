@@ -1,6 +1,7 @@
-"""What the benchmarks share: rows, times of sides that take turns, machine, files and table.
+"""What the benchmarks share: goals, rows, times of sides that take turns, machine and files.
 
-A module of benchmarks has one function, `rows(options)`, that yields a Row for each comparison.
+A module of benchmarks has GOALS, which it is to meet, and a function `rows(options)` that yields a
+Row for each of them on a device, and for whatever else it compares.
 """
 
 import json
@@ -14,9 +15,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
-
-from rich.console import Console
-from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "torch", "scikit-learn", "pandas", "pyarrow", "snakemake", "faiss-cpu", "cupy")
@@ -46,11 +44,22 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """A target for `what` against what a user would take instead, on machines with some device."""
+
+    device: Literal["cpu", "cuda"]
+    what: str
+    against: str
+    target: Target
+
+
+@dataclass(frozen=True)
 class Row:
     """One comparison: `what` against what a user would take instead, and what came out.
 
     measured: the number that the target bounds, in `unit`; None where it was not measured, for the
-    reason that `note` gives. target: None for what is only reported.
+    reason that `note` gives. target: None for what is only reported. part: of interest only to
+    those who want to know where the time goes, left out of docs/performance.md.
     """
 
     what: str
@@ -59,6 +68,7 @@ class Row:
     measured: float | None
     unit: str = "of its time"
     note: str = ""
+    part: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,18 +152,23 @@ def versions() -> dict[str, str]:
 
 
 def write(name: str, rows: Iterable[Row], options: Options, folder: Path = RESULTS) -> Path:
-    """Write rows with machine, versions and load as NAME-MACHINE.json; returns the path."""
-    machine = gpu() if options.device == "cuda" else processor()
-    machine = machine or "no GPU"
-    path = folder / f"{name}-{re.sub(r'[^a-z0-9]+', '-', machine.lower()).strip('-')}.json"
-    content = {
-        "machine": machine,
+    """Write rows of a module with versions and load into the file of this machine, MACHINE.json.
+
+    Rows of other modules stay. Returns the path.
+    """
+    machine = (gpu() if options.device == "cuda" else processor()) or "no GPU"
+    path = folder / f"{re.sub(r'[^a-z0-9]+', '-', machine.lower()).strip('-')}.json"
+    before = path if path.exists() else RESULTS / path.name
+    modules = json.loads(before.read_text())["modules"] if before.exists() else {}
+    modules[name] = {
+        "date": time.strftime("%Y-%m-%d"),
         "threads": options.threads,
-        "load_at_the_end": os.getloadavg()[0],
+        "load_at_the_end": round(os.getloadavg()[0], 1),
         "versions": versions(),
         "rows": [_as_json(row) for row in rows],
     }
     folder.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "device": options.device, "modules": modules}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
 
@@ -161,23 +176,3 @@ def write(name: str, rows: Iterable[Row], options: Options, folder: Path = RESUL
 def _as_json(row: Row) -> dict[str, Any]:
     target = None if row.target is None else str(row.target)
     return asdict(row) | {"target": target, "passed": row.passed}
-
-
-def show(rows: Iterable[Row]) -> None:
-    """Print rows as a table."""
-    table = Table("what", "against", "target", "measured", "spread", "")
-    for row in rows:
-        low, high = row.details.get("ratio_min_max", (None, None))
-        measured = "not measured" if row.measured is None else f"{row.measured:.3g} {row.unit}"
-        verdict = {True: "met", False: "[bold red]MISSED", None: row.note}[row.passed]
-        spread = "" if low is None else f"{low:.3g} to {high:.3g}"
-        table.add_row(
-            row.what,
-            row.against,
-            str(row.target or "-"),
-            measured,
-            spread,
-            verdict,
-            end_section=True,
-        )
-    Console(width=None if Console().is_terminal else 120).print(table)

@@ -7,12 +7,13 @@ distances. Before anything is timed, ours have to be exact; how far the others a
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import Options, Row, Target, Times, compare, gpu, not_measured, take_turns
+from common import Goal, Options, Row, Target, Times, compare, gpu, not_measured, take_turns
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_info
 
@@ -45,6 +46,13 @@ GPU_SIZES = (Size(10_000, 1_000, 15), Size(10_000, 5_000, 15), Size(10_000, 50_0
 FULL = Size(10_000, 50_000, 3)
 SLOW = 5_000  # training images that scikit-learn still compares in bearable time
 
+GOALS = (
+    *(Goal("cpu", f"{OURS}, {size}", FAISS, Target("at most", 0.7)) for size in CPU_SIZES),
+    *(Goal("cpu", f"{PLAIN}, {size}", FAISS, Target("at most", 1.3)) for size in CPU_SIZES),
+    Goal("cuda", f"{OURS}, {GPU_SIZES[-1]}", CDIST, Target("at least", 5)),
+    Goal("cuda", f"{OURS}, {GPU_SIZES[-1]}", FAISS, Target("at least", 1)),
+)
+
 Found = tuple[np.ndarray, np.ndarray]  # indices and squared distances, both (N, 2)
 Sides = dict[str, Callable[[], Found]]
 
@@ -74,28 +82,20 @@ def cpu_rows(size: Size, faiss: ModuleType | None) -> Iterator[Row]:
         sides[SCIKIT] = lambda: by_scikit_learn(samples, training)
     times, errors = measure(sides, samples, training, (OURS, PLAIN), size.rounds)
     if nearest_int8.usable("cpu"):
-        yield row(size, OURS, FAISS, Target("at most", 0.7), times, errors)
-        yield row(size, OURS, CDIST, None, times, errors)
-        if size.training <= SLOW:
-            yield row(size, OURS, SCIKIT, None, times, errors)
+        for peer in (FAISS, CDIST, *([SCIKIT] if SCIKIT in sides else [])):
+            yield row("cpu", size, OURS, peer, times, errors)
     else:
-        yield not_measured(_what(OURS, size), FAISS, Target("at most", 0.7), NO_INT8)
-    yield row(size, PLAIN, FAISS, Target("at most", 1.3), times, errors)
+        yield not_measured(_what(OURS, size), FAISS, target("cpu", size, OURS, FAISS), NO_INT8)
+    yield row("cpu", size, PLAIN, FAISS, times, errors)
 
 
 def gpu_rows(size: Size) -> Iterator[Row]:
     """Times with uint8 images that lie on the GPU already, and of one side from host memory."""
-    large = size == GPU_SIZES[-1]
-    wanted = (
-        (OURS, CDIST, Target("at least", 5) if large else None),
-        (OURS, FAISS, Target("at least", 1) if large else None),
-        (HOST, CDIST, None),
-        (PLAIN, CDIST, None),
-    )
+    wanted = (OURS, CDIST), (OURS, FAISS), (HOST, CDIST), (PLAIN, CDIST)
     xp = nearest.array_module()
     if gpu() is None or xp is np:
-        for side, peer, target in wanted:
-            yield not_measured(_what(side, size), peer, target, NO_GPU)
+        for side, peer in wanted:
+            yield not_measured(_what(side, size), peer, target("cuda", size, side, peer), NO_GPU)
         return
     samples, training = images(size)
     on_gpu = xp.asarray(samples), xp.asarray(training)
@@ -111,14 +111,14 @@ def gpu_rows(size: Size) -> Iterator[Row]:
         resources = faiss.StandardGpuResources()
         sides[FAISS] = lambda: by_faiss(samples, training, faiss, resources)
     times, errors = measure(sides, samples, training, (OURS, HOST, PLAIN), size.rounds)
-    for side, peer, target in wanted:
-        yield row(size, side, peer, target, times, errors)
+    for side, peer in wanted:
+        yield row("cuda", size, side, peer, times, errors)
     parts = gpu_parts(samples, training, on_gpu)
     for part in parts.values():
         part()
     times = take_turns(parts | {OURS: sides[OURS]}, size.rounds)
     for part in parts:
-        yield compare(_what(part, size), OURS, None, times, (part, OURS))
+        yield replace(compare(_what(part, size), OURS, None, times, (part, OURS)), part=True)
 
 
 def gpu_parts(samples: np.ndarray, training: np.ndarray, on_gpu: tuple) -> dict[str, Callable]:
@@ -177,10 +177,16 @@ def gpu_parts(samples: np.ndarray, training: np.ndarray, on_gpu: tuple) -> dict[
     } | {f"search in tiles of {a} x {b}": search_in(a, b) for a, b in tilings}
 
 
-def row(size: Size, side: str, peer: str, target: Target | None, times: Times, errors: dict) -> Row:
+def row(device: str, size: Size, side: str, peer: str, times: Times, errors: dict) -> Row:
+    what, bound = _what(side, size), target(device, size, side, peer)
     if peer not in times:
-        return not_measured(_what(side, size), peer, target, NO_FAISS)
-    return compare(_what(side, size), peer, target, times, (side, peer), errors=errors[peer])
+        return not_measured(what, peer, bound, NO_FAISS)
+    return compare(what, peer, bound, times, (side, peer), errors=errors[peer])
+
+
+def target(device: str, size: Size, side: str, peer: str) -> Target | None:
+    wanted = {(goal.device, goal.what, goal.against): goal.target for goal in GOALS}
+    return wanted.get((device, _what(side, size), peer))
 
 
 def _what(side: str, size: Size) -> str:

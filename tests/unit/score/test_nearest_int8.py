@@ -16,13 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from emm.score import nearest, nearest_int8
 from emm.score.nearest import Tiling, nearest_distinct, two_nearest
 
 SHAPES = [(8, 8, 3), (32, 32, 3), (105, 105, 3), (256, 256, 3)]  # 33,075 needs int64
 BUDGETS = [1, 1 << 22, nearest.BUDGET]
+STEPS = nearest_int8.steps_on("cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,8 +104,8 @@ def pairs(draw):
 @settings(max_examples=60, deadline=None)
 @given(pairs(), st.integers(1, 3), st.integers(1, 3))
 def test_any_tiling_gives_the_same_keys(images, rows, groups):
-    tiling = Tiling(rows * nearest_int8.ROWS, groups * nearest_int8.GROUP)
-    found = nearest_int8.search_part(*images, tiling, "cpu")
+    tiling = Tiling(rows * nearest_int8.ROWS, groups * nearest_int8.COLUMNS)
+    found = nearest_int8.search_part(*images, tiling, STEPS)
     np.testing.assert_array_equal(found.numpy(), plain(*images))
 
 
@@ -132,6 +133,16 @@ def test_arrays_on_the_device_are_not_copied():
     assert nearest_int8._on_device(OnDevice(values), "cpu").data_ptr() == values.ctypes.data
 
 
+def unseen(function):
+    """A step that is a kernel on a GPU."""
+
+    def run(*args):
+        with _disable_current_modes():
+            return function(*args)
+
+    return run
+
+
 def test_nothing_is_read_back_while_it_compares():
     """What makes the host wait for a GPU: values, or shapes that depend on them."""
     called = set()
@@ -141,24 +152,26 @@ def test_nothing_is_read_back_while_it_compares():
             called.add(function.__name__.split(".")[0])
             return function(*args, **(kwargs or {}))
 
+    kernels = STEPS._replace(centre=unseen(STEPS.centre), merge_tile=unseen(STEPS.merge_tile))
     with Record():
-        nearest_int8.search_part(uniform(11, 70, 9), uniform(12, 200, 9), Tiling(32, 64), "cpu")
-    assert {"amin", "topk", "gather"} <= called
+        nearest_int8.search_part(uniform(11, 70, 9), uniform(12, 200, 9), Tiling(32, 64), kernels)
+    assert "_int_mm" in called
     assert not called & {"_local_scalar_dense", "nonzero", "masked_select", "unique", "item"}
 
 
 @pytest.mark.parametrize("components", [1, 192, 3072, 196608, 10**7])
 @pytest.mark.parametrize("budget", [1, 1 << 20, 1 << 29])
 def test_tiling_is_in_multiples_and_within_the_budget(components, budget):
-    samples, training = nearest_int8.choose_tiling(components, budget)
-    assert samples % nearest_int8.ROWS == training % nearest_int8.GROUP == 0
+    largest = Tiling(2048, 16384)
+    samples, training = nearest_int8.choose_tiling(components, budget, largest)
+    assert samples % nearest_int8.ROWS == training % nearest_int8.COLUMNS == 0
     assert nearest_int8.ROWS <= samples <= 2048
-    assert nearest_int8.GROUP <= training <= 16384
+    assert nearest_int8.COLUMNS <= training <= 16384
     integers = 4 if components <= 33025 else 12
     arrays = training * (2 * components + integers * samples)
-    assert training == nearest_int8.GROUP or arrays <= budget
+    assert training == nearest_int8.COLUMNS or arrays <= budget
     if (components, budget) == (3072, 1 << 29):
-        assert (samples, training) == nearest_int8.LARGEST
+        assert (samples, training) == largest
 
 
 @pytest.fixture
