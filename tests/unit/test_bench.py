@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def load(monkeypatch):
     """Import a module of benchmarks, whose folder is no package, and forget it afterwards."""
     monkeypatch.syspath_prepend(FOLDER)
-    names = ("common", "nearest", "bench")
+    names = ("common", "nearest", "table", "bench")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module
@@ -62,14 +62,66 @@ def test_missed_targets_and_only_they_fail(load, monkeypatch, tmp_path, capsys, 
     files = list(tmp_path.iterdir())
     if measured is None:
         assert not files
-        assert "not measured" in printed
-        assert "no peer" in printed
+        assert "not measured: no peer" in " ".join(printed.replace("│", " ").split())
         return
-    content = json.loads(files[0].read_text())
+    content = json.loads(files[0].read_text())["modules"]["own_rows"]
     assert content["rows"][0]["passed"] == (code == 0)
     assert content["rows"][0]["target"] == "≤ 0.7"
     assert content["versions"]["numpy"] == np.__version__
     assert ("MISSED" in printed) == bool(code)
+
+
+def test_file_of_a_machine_keeps_the_rows_of_other_modules(load, tmp_path):
+    common = load("common")
+    row = common.Row("ours", "theirs", None, 0.5)
+    path = common.write("first", [row], common.Options(), tmp_path)
+    assert common.write("second", [], common.Options(), tmp_path) == path
+    assert common.write("second", [row, row], common.Options(), tmp_path) == path
+    content = json.loads(path.read_text())
+    assert {name: len(module["rows"]) for name, module in content["modules"].items()} == {
+        "first": 1,
+        "second": 2,
+    }
+    assert content["machine"] == common.processor()
+
+
+def test_table_of_all_machines_and_of_goals_that_none_has_measured(load, monkeypatch, tmp_path):
+    common, table = load("common"), load("table")
+    goal = common.Goal("cpu", "ours", "theirs", common.Target("at most", 0.7))
+    rows = [
+        common.Row("ours", "theirs", goal.target, 0.9, details={"ratio_min_max": [0.81, 1.07]}),
+        common.Row("ours", "others", None, 0.5),
+        common.Row("a step", "ours", None, 0.5, part=True),
+        common.not_measured("ours", "absent", goal.target, "no peer"),
+    ]
+    monkeypatch.setattr(common, "processor", lambda: "A CPU, 2 cores")
+    common.write("own_rows", rows, common.Options(), tmp_path)
+    (tmp_path / "other.json").write_text("{}")
+    goals = [goal, common.Goal("cuda", "ours", "theirs", common.Target("at least", 5))]
+    assert table.markdown(table.results(tmp_path), goals).splitlines()[2:] == [
+        "| ours | theirs | ≤ 0.7 | 0.9 of its time (0.81 to 1.07) | **missed** | A CPU, 2 cores |",
+        "| ours | others |  | 0.5 of its time |  | A CPU, 2 cores |",
+        "| ours | absent | ≤ 0.7 | not measured: no peer |  | A CPU, 2 cores |",
+        "| ours | theirs | ≥ 5 | not measured |  | a GPU |",
+    ]
+
+
+def test_table_is_replaced_between_its_markers(load):
+    table = load("table")
+    page = f"a\n{table.BEGIN}old\n{table.END}b\n"
+    new = f"a\n{table.BEGIN}\nnew\n\n{table.END}b\n"
+    assert table.with_table(page, "new\n") == table.with_table(new, "new\n") == new
+
+
+def test_page_holds_the_results(load, monkeypatch):
+    """Otherwise: python benchmarks/table.py"""
+    table = load("table")
+    page = table.PAGE.read_text()
+    monkeypatch.setattr(table, "PAGE", SimpleNamespace(read_text=lambda: page, write_text=str))
+    written = []
+    monkeypatch.setattr(table.PAGE, "write_text", written.append)
+    table.main()
+    assert written == [page]
 
 
 def test_rows_of_the_neighbours(load, monkeypatch):
@@ -92,7 +144,7 @@ def test_rows_of_the_neighbours(load, monkeypatch):
 def test_nothing_is_timed_that_is_not_exact(load, monkeypatch):
     nearest = load("nearest")
     samples, training = nearest.images(nearest.Size(20, 30, 1))
-    right = nearest.by_plain_search(samples, training)
+    right = nearest.by_plain_search(samples, training, np)
     wrong = right[0], right[1] + (np.arange(20) == 7)[:, None]
     for first, second in ((right, wrong), (wrong, right)):
         sides = {"a": lambda found=first: found, "b": lambda found=second: found}
@@ -107,5 +159,25 @@ def test_rows_of_the_gpu_say_what_is_missing(load, monkeypatch):
     common, nearest = load("common"), load("nearest")
     monkeypatch.setattr(nearest, "gpu", lambda: None)
     rows = list(nearest.rows(common.Options(device="cuda")))
-    assert len(rows) == 9
+    assert len(rows) == 12
     assert {(row.measured, row.passed, row.note) for row in rows} == {(None, None, nearest.NO_GPU)}
+    assert [str(row.target) for row in rows if row.target] == ["≥ 5", "≥ 1"]
+
+
+def test_every_goal_has_a_row(load, monkeypatch):
+    """Or it would never be measured."""
+    common, nearest = load("common"), load("nearest")
+    monkeypatch.setattr(nearest, "gpu", lambda: None)
+    monkeypatch.setattr(nearest, "load_faiss", lambda threads: object())
+    monkeypatch.setattr(nearest, "images", lambda size: (None, np.zeros(0)))
+    sides = (nearest.OURS, nearest.PLAIN, nearest.FAISS, nearest.CDIST, nearest.SCIKIT)
+    times, errors = {side: [1.0] for side in sides}, {side: {} for side in sides}
+    monkeypatch.setattr(nearest, "measure", lambda *arguments: (times, errors))
+    monkeypatch.setattr(nearest.torch, "set_num_threads", lambda threads: None)
+    rows = {
+        (device, row.what, row.against, row.target)
+        for device in ("cpu", "cuda")
+        for row in nearest.rows(common.Options(device))
+        if row.target
+    }
+    assert rows == {(goal.device, goal.what, goal.against, goal.target) for goal in nearest.GOALS}

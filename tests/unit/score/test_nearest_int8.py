@@ -1,4 +1,4 @@
-"""The search with products of bytes gives the keys of the plain one, and is chosen where it gains.
+"""The search with products of bytes against integer differences, and where it is chosen.
 
 Where this CPU has no exact products of bytes, float32 ones stand in for them.
 """
@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from emm.score import nearest, nearest_int8
+from emm.score.criteria import is_memorized
 from emm.score.nearest import Tiling, nearest_distinct, two_nearest
 
 SHAPES = [(8, 8, 3), (32, 32, 3), (105, 105, 3), (256, 256, 3)]  # 33,075 needs int64
@@ -49,12 +50,16 @@ def mixed(seed: int, count: int, shape: tuple[int, ...]) -> np.ndarray:
     return images[np.random.default_rng(seed).integers(0, count, count)]
 
 
-def plain(samples: np.ndarray, training: np.ndarray) -> np.ndarray:
-    return nearest.plain_search(samples, training, nearest.BUDGET, np)
+def by_differences(samples: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """The definition: int64 differences, squared and summed; keys in ascending order."""
+    others = training.reshape(len(training), -1).astype(np.int64)
+    flat = samples.reshape(len(samples), -1)
+    squared = np.stack([((others - sample) ** 2).sum(axis=1) for sample in flat])
+    return np.sort(squared * len(training) + np.arange(len(training)), axis=1)[:, :2]
 
 
 def assert_agree(samples: np.ndarray, training: np.ndarray, budgets=BUDGETS) -> None:
-    expected = plain(samples, training)
+    expected = by_differences(samples, training)
     for budget in budgets:
         found = nearest_int8.search(samples, training, budget, "cpu")
         np.testing.assert_array_equal(found, expected)
@@ -91,6 +96,46 @@ def test_all_training_images_the_same():
     assert_agree(uniform(6, 3, 12), np.repeat(uniform(7, 1, 12), 300, axis=0))
 
 
+def test_nearest_in_the_last_row_and_a_tie_across_tiles():
+    training = uniform(15, 2049, 5)
+    training[2048] = training[3]  # beyond a tile
+    samples = training[2040:].copy()
+    samples[:, 0] ^= 1
+    found = nearest_int8.search(samples, training, nearest.BUDGET, "cpu")
+    np.testing.assert_array_equal(found, by_differences(samples, training))
+    assert (found[-1] % 2049).tolist() == [3, 2048]
+    assert (found[:-1, 0] % 2049).tolist() == list(range(2040, 2048))
+
+
+@pytest.mark.parametrize("difference", [-1, 0, 1])
+def test_distances_beside_the_threshold(difference, chosen):
+    """9 d1^2 - d2^2 of -1, 0 and 1: d1^2 is a sum of squares, d2^2 the one that belongs to it."""
+    near = {-1: 1, 0: 4, 1: 1}[difference]
+    far = 9 * near - difference
+    training = np.full((2, 3072), 100, np.uint8)
+    training[1, :far] += 1
+    training[0, far : far + near] += 1
+    samples = np.full((1, 3072), 100, np.uint8)
+    found = two_nearest(samples, training, xp=np)
+    assert chosen
+    assert found.squared_distances.tolist() == [[near, far]]
+    assert 9 * near - far == difference
+    assert is_memorized(found.squared_distances).tolist() == [difference < 0]
+
+
+@pytest.mark.parametrize("components", [3072, 12288, 196608])
+def test_beyond_31_bits(components, chosen):
+    """9 d1^2, and in the largest images d1^2 too, exceed 2^31."""
+    black = np.zeros((1, components), np.uint8)
+    training = np.full((3, components), 255, np.uint8)
+    training[1, 0] = 254
+    found = two_nearest(black, training, xp=np)
+    assert chosen
+    assert found.indices.tolist() == [[1, 0]]
+    largest = components * 255**2
+    assert found.squared_distances.tolist() == [[largest - 255**2 + 254**2, largest]]
+
+
 few_levels = st.sampled_from([0, 1, 128, 255])
 
 
@@ -106,7 +151,18 @@ def pairs(draw):
 def test_any_tiling_gives_the_same_keys(images, rows, groups):
     tiling = Tiling(rows * nearest_int8.ROWS, groups * nearest_int8.COLUMNS)
     found = nearest_int8.search_part(*images, tiling, STEPS)
-    np.testing.assert_array_equal(found.numpy(), plain(*images))
+    np.testing.assert_array_equal(found.numpy(), by_differences(*images))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_order_of_training_images_only_renames_them(data):
+    samples, training = data.draw(pairs())
+    order = np.array(data.draw(st.permutations(range(len(training)))))
+    keys = nearest_int8.search(samples, training, nearest.BUDGET, "cpu")
+    renamed = nearest_int8.search(samples, training[order], nearest.BUDGET, "cpu")
+    np.testing.assert_array_equal(renamed // len(training), keys // len(training))
+    np.testing.assert_array_equal(renamed, by_differences(samples, training[order]))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +244,7 @@ def test_two_nearest_gives_the_same_by_either(chosen):
     samples, training = mixed(13, 20, (4, 4, 3)), mixed(14, 100, (4, 4, 3))
     found = two_nearest(samples, training, xp=np), nearest_distinct(samples, training, xp=np)
     assert len(chosen) == 2
-    keys = plain(samples, training)
+    keys = by_differences(samples, training)
     for neighbours in (found[0], found[1].published):
         np.testing.assert_array_equal(neighbours.indices, keys % 100)
         np.testing.assert_array_equal(neighbours.squared_distances, keys // 100)
