@@ -41,7 +41,7 @@ class Size(NamedTuple):
         return f"{self.samples:,} x {self.training:,} x {COMPONENTS:,}"
 
 
-CPU_SIZES = (Size(10_000, 1_000, 5), Size(5_000, 5_000, 5), Size(1_000, 50_000, 3))
+CPU_SIZES = (Size(10_000, 1_000, 15), Size(5_000, 5_000, 9), Size(1_000, 50_000, 7))
 GPU_SIZES = (Size(10_000, 1_000, 15), Size(10_000, 5_000, 15), Size(10_000, 50_000, 15))
 FULL = Size(10_000, 50_000, 3)
 SLOW = 5_000  # training images that scikit-learn still compares in bearable time

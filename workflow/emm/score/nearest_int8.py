@@ -23,7 +23,7 @@ Array = Any  # a NumPy or CuPy array
 
 CHUNK = 1 << 16  # components; products are at most 2**14
 ROWS, COLUMNS, COMPONENTS = 32, 16, 16  # of a product: multiples, as tensor cores like them
-AT_ONCE = 1 << 18  # values whose squares are summed while they are in a cache
+AT_ONCE = 1 << 17  # values whose squares are summed while they are in a cache
 ATTEMPTS = 3
 
 
@@ -177,19 +177,23 @@ def _on_device(values: Array, device: str) -> Tensor:
 def centre(values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """uint8 images (N, K) less 128 as int8 of a shape (N', K'), and squared norms (N',), int64.
 
-    Zeros fill up the images. Sums of squares are in float32, exact as in `nearest`.
+    Zeros fill up the images. In NumPy: torch's threads would wait for each other at every step.
     """
-    centred = torch.zeros(shape, dtype=torch.uint8)
-    torch.bitwise_xor(values, 128, out=centred[: values.shape[0], : values.shape[1]])
-    centred = centred.view(torch.int8)
-    blocks = centred.split(max(1, AT_ONCE // shape[1]))
-    return centred, torch.cat([squared_norms(block) for block in blocks])
+    count, components = values.shape
+    centred = np.zeros(shape, np.uint8)
+    np.bitwise_xor(values.numpy(), np.uint8(128), out=centred[:count, :components])
+    centred = centred.view(np.int8)
+    norms = np.empty(shape[0], np.int64)
+    for rows in _slices(shape[0], max(1, AT_ONCE // shape[1])):
+        norms[rows] = squared_norms(centred[rows])
+    return torch.from_numpy(centred), torch.from_numpy(norms)
 
 
-def squared_norms(images: Tensor) -> Tensor:
-    """Squared norms (N,) of a few int8 images (N, K), int64."""
-    chunks = images.split(nearest.CHUNK, dim=1)
-    return sum(chunk.float().square_().sum(dim=1).long() for chunk in chunks)
+def squared_norms(images: np.ndarray) -> np.ndarray:
+    """Squared norms (N,) of a few int8 images (N, K), int64; in float32, exact as in `nearest`."""
+    starts, values = range(0, images.shape[1], nearest.CHUNK), images.astype(np.float32)
+    chunks = (values[:, i : i + nearest.CHUNK] for i in starts)
+    return sum(np.vecdot(chunk, chunk).astype(np.int64) for chunk in chunks)
 
 
 def inner_products(
