@@ -25,7 +25,7 @@ CHECKED = 500_000  # random pairs that are compared with the definition, of 256 
 OURS, PLAIN, HOST = "two_nearest", "portable path", "two_nearest from host memory"
 FAISS, SCIKIT, CDIST = "faiss IndexFlatL2", "scikit-learn brute", "torch.cdist + topk"
 CDIST_ROWS = 1000  # samples at a time, so that the distances fit
-NO_FAISS = "faiss is not installed, or not for this device: pip install 'emm[bench]'"
+NO_FAISS = "faiss is not installed, or not for this device (make bench installs faiss-cpu)"
 NO_GPU = "torch or CuPy sees no GPU: make setup CUDA=13"
 NO_INT8 = "this CPU has no exact products of bytes that are faster: see the portable path"
 
