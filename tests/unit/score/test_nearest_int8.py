@@ -279,6 +279,8 @@ def test_not_where_it_is_not_exact_or_slower_or_missing(monkeypatch):
 
     monkeypatch.setattr(torch, "_int_mm", missing)
     assert not usable("cpu")
+    monkeypatch.delattr(torch, "_int_mm")
+    assert not usable("cpu")
 
 
 def test_products_that_saturate_are_found_out(monkeypatch):

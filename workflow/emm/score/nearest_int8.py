@@ -60,7 +60,7 @@ def usable(device: str) -> bool:
         return False
     try:
         return is_exact(device) and (device == "cuda" or is_faster())
-    except RuntimeError:  # torch has no such products here
+    except (AttributeError, RuntimeError):  # torch has no such products here
         return False
 
 
