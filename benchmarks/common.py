@@ -154,7 +154,7 @@ def versions() -> dict[str, str]:
 def write(name: str, rows: Iterable[Row], options: Options, folder: Path = RESULTS) -> Path:
     """Write rows of a module with versions and load into the file of this machine, MACHINE.json.
 
-    Rows of other modules stay. Returns the path.
+    Rows of other modules stay; a new folder gets those of RESULTS. Returns the path.
     """
     machine = (gpu() if options.device == "cuda" else processor()) or "no GPU"
     path = folder / f"{re.sub(r'[^a-z0-9]+', '-', machine.lower()).strip('-')}.json"

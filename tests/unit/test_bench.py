@@ -71,8 +71,9 @@ def test_missed_targets_and_only_they_fail(load, monkeypatch, tmp_path, capsys, 
     assert ("MISSED" in printed) == bool(code)
 
 
-def test_file_of_a_machine_keeps_the_rows_of_other_modules(load, tmp_path):
+def test_file_of_a_machine_keeps_the_rows_of_other_modules(load, monkeypatch, tmp_path):
     common = load("common")
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
     row = common.Row("ours", "theirs", None, 0.5)
     path = common.write("first", [row], common.Options(), tmp_path)
     assert common.write("second", [], common.Options(), tmp_path) == path
