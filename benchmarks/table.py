@@ -76,7 +76,7 @@ def measured(row: Mapping[str, Any]) -> str:
 
 def show(rows: Iterable[Row]) -> None:
     """Print rows as a table."""
-    table = Table(*HEADS[:-1])
+    table = Table(*HEADS[:-1], "seconds")
     for line in _lines(rows):
         table.add_row(*line, end_section=True)
     Console(width=None if Console().is_terminal else 120).print(table)
@@ -85,7 +85,8 @@ def show(rows: Iterable[Row]) -> None:
 def _lines(rows: Iterable[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         verdict = {True: "met", False: "[bold red]MISSED", None: ""}[row.passed]
-        yield row.what, row.against, str(row.target or ""), measured(vars(row)), verdict
+        seconds = " / ".join(f"{value:.3g}" for value in row.details.get("seconds", {}).values())
+        yield row.what, row.against, str(row.target or ""), measured(vars(row)), verdict, seconds
 
 
 if __name__ == "__main__":
