@@ -1,6 +1,8 @@
 # make demo   measure the EMM of handwritten digits, end to end
 # make test   all tests that need no GPU        make test-gpu   those that do
 # make test-slurm   the workflow on a SLURM that the tests start: needs root and Debian's packages
+# make bench  what is meant to be fast against what one would take instead, with targets
+# make bench-gpu    the same on an NVIDIA GPU
 # make lint   ruff, snakefmt, snakemake --lint  make setup      only install
 #
 # Each target makes its own set-up in .venv. PYTHON chooses the interpreter (3.11 or newer).
@@ -17,7 +19,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo setup test test-gpu test-slurm lint format schemas gallery clean
+.PHONY: demo setup test test-gpu test-slurm bench bench-gpu lint format schemas gallery clean
 
 demo: $(READY)
 	snakemake --profile profiles/local --quiet rules --resources gpu=$(GPUS)
@@ -43,6 +45,10 @@ test-gpu: $(READY)
 
 test-slurm: $(READY)
 	pytest -m slurm tests/slurm
+
+bench bench-gpu: $(READY)
+	python -c 'import faiss' 2>/dev/null || $(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
+	python benchmarks/bench.py --device $(if $(filter %-gpu,$@),cuda,cpu)
 
 lint: $(READY)
 	ruff check

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from emm.score import nearest
+from emm.score import nearest, nearest_int8
 from emm.score.nearest import Tiling, nearest_distinct, two_nearest
 
 pytestmark = pytest.mark.gpu
@@ -86,3 +87,73 @@ def test_tf32_does_not_leak_in(cupy):
 
 def test_cupy_is_the_default(cupy):
     assert nearest.array_module.__wrapped__() is cupy
+
+
+def test_products_of_bytes_are_the_default_for_many_images(cupy):
+    assert nearest_int8.usable("cuda")
+    assert nearest.gains_by_torch(nearest.CHECK_COST, "cuda")  # the tests have loaded torch
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 1), (32, 32, 3), (256, 256, 3)])
+@pytest.mark.parametrize("budget", [1, nearest.BUDGET])
+def test_products_of_bytes(cupy, shape, budget):
+    """Images from the host, and images that lie on the GPU."""
+    samples, training = images(12, 45, shape), images(13, 161, shape)
+    expected = nearest.plain_search(samples, training, nearest.BUDGET, np)
+    for place in (np.asarray, cupy.asarray):
+        found = nearest_int8.search(place(samples), place(training), budget, "cuda")
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def steps(cupy):
+    return nearest_int8.steps_on("cuda")
+
+
+@pytest.mark.parametrize("components", [1, 75, 3072, 33025, 33026])
+def test_centred_images_of_the_kernel(steps, components):
+    values = torch.from_numpy(nearest.hard_images(45, components))
+    shape = 64, -(-components // 16) * 16
+    found = steps.centre(values.cuda(), shape)
+    for own, other in zip(found, nearest_int8.centre(values, shape), strict=True):
+        assert torch.equal(own.cpu(), other)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("columns", [16, 144, 1024, 3000])
+@pytest.mark.parametrize("high", [3, 1 << 24])
+def test_two_smallest_of_the_kernel(steps, dtype, columns, high):
+    """Few values tie often; two tiles, the second of which finds keys of the first."""
+    generator = torch.Generator().manual_seed(0)
+    norms = torch.randint(high, (96,), generator=generator)
+    best = [torch.full((96, 2), 1 << 62, device=device) for device in ("cpu", "cuda")]
+    for start in (0, columns):
+        products = torch.randint(-high, high, (96, columns), generator=generator).to(dtype)
+        others = torch.randint(high, (columns,), generator=generator).to(dtype)
+        tile = (products.cuda(), norms.cuda(), others.cuda(), best[1], start, 2 * columns)
+        steps.merge_tile(*tile)
+        nearest_int8.merge_tile(products, norms, others, best[0], start, 2 * columns)
+    assert torch.equal(best[1].cpu(), best[0])
+
+
+def test_search_by_kernels_reads_nothing_back_before_its_end(cupy, steps):
+    samples, training = (cupy.asarray(images(seed, 500, (8, 8, 3))) for seed in (14, 15))
+    nearest_int8.search(samples, training, nearest.BUDGET, "cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with steps.ready():
+            found = nearest_int8.search_part(samples, training, Tiling(64, 160), steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = nearest.plain_search(samples.get(), training.get(), nearest.BUDGET, np)
+    np.testing.assert_array_equal(found.cpu().numpy(), expected)
+
+
+def test_search_on_a_stream_of_cupys(cupy):
+    samples, training = images(16, 300, (32, 32, 3)), images(17, 5000, (32, 32, 3))
+    expected = nearest.plain_search(samples, training, nearest.BUDGET, np)
+    with cupy.cuda.Stream(non_blocking=True):
+        found = nearest_int8.search(
+            cupy.asarray(samples), cupy.asarray(training), nearest.BUDGET, "cuda"
+        )
+    np.testing.assert_array_equal(found, expected)

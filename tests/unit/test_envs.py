@@ -16,7 +16,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-SHARED = ("sd", "slurm", "dev")  # extras that are pinned with and without CUDA
+SHARED = ("sd", "slurm", "bench", "dev")  # extras that are pinned with and without CUDA
 CUDA_ONLY = re.compile(r"(cuda|cupy|nvidia|triton)\b")
 Pins = dict[str, Version]
 

@@ -1,16 +1,19 @@
-"""Exact two nearest training images of 8-bit samples, the same on NumPy and CuPy.
+"""Exact two nearest training images of 8-bit samples, the same on NumPy, CuPy and torch.
 
 Squared distances come from inner products, `|a|^2 + |b|^2 - 2 a.b`, with every term an integer.
 Centred values lie in -128..127, so a product is at most 2**14 and the partial sums of 1024 of
 them at most 2**24: a float32 matrix product over chunks of 1024 components never rounds, in
-whatever order it sums. The chunks are added up as integers.
+whatever order it sums. The chunks are added up as integers. Where the hardware multiplies bytes
+and there is enough to compare, `nearest_int8` does the same faster.
 """
 
 import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+import operator
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,6 +27,10 @@ Array = Any  # a NumPy or CuPy array
 CHUNK = 1024
 LARGEST = 255**2  # squared difference of black and white
 BUDGET = 1 << 30  # bytes of working memory
+
+CHECK_COST = 1e9  # products done in the time that it takes to try the search by torch
+IMPORT_COST = {"cpu": 2e11, "cuda": 5e12}  # products done in the time that it takes to load torch
+_done = {"cpu": 0.0, "cuda": 0.0}  # products without torch
 
 
 class Neighbours(NamedTuple):
@@ -71,12 +78,40 @@ def two_nearest(
     """
     check_images(samples, training)
     xp = xp or array_module()
+    device = "cpu" if xp is np else "cuda"
+    if gains_by_torch(float(len(samples)) * training.size, device):
+        from emm.score import nearest_int8
+
+        keys = nearest_int8.search(samples, training, budget, device)
+    else:
+        keys = plain_search(samples, training, budget, xp)
+    squared_distances = keys // len(training)
+    return Neighbours(keys - squared_distances * len(training), squared_distances)
+
+
+def plain_search(samples: Array, training: Array, budget: int, xp: ModuleType) -> np.ndarray:
+    """Keys of `search` with a tiling for a budget, in host memory; after the self-test."""
     self_test(xp)
     with full_precision(xp):
         tiling = choose_tiling(math.prod(training.shape[1:]), budget)
-        keys = to_host(search(samples, training, tiling, xp))
-    squared_distances, indices = np.divmod(keys, len(training))
-    return Neighbours(indices, squared_distances)
+        return to_host(search(samples, training, tiling, xp))
+
+
+def gains_by_torch(n_products: float, device: str) -> bool:
+    """Whether `nearest_int8` is there for a search of so many products, and saves time.
+
+    A process that has not loaded torch does so only where it has more to compare, in one search or
+    in several, than could be compared meanwhile.
+    """
+    if n_products < CHECK_COST:
+        return False
+    if "torch" not in sys.modules:
+        _done[device] += n_products
+        if _done[device] < IMPORT_COST[device]:
+            return False
+    from emm.score import nearest_int8
+
+    return nearest_int8.usable(device)
 
 
 def nearest_distinct(
@@ -194,10 +229,10 @@ def integer_type(components: int) -> type[np.signedinteger]:
 
 def choose_tiling(components: int, budget: int) -> Tiling:
     """Tiling whose arrays stay within a budget in bytes (at least one image by one)."""
-    samples = max(1, min(512, budget // 8 // components))
+    samples = max(1, min(512, budget // 8 // (5 * components)))  # uint8 and float32
     integers = 2 * np.dtype(integer_type(components)).itemsize
-    per_image = 5 * components + samples * (4 + integers)  # uint8 and float32 images; products
-    return Tiling(samples, max(1, min(4096, budget * 7 // 8 // per_image)))
+    per_image = 5 * components + samples * (4 + integers)  # the same; products
+    return Tiling(samples, max(1, min(8192, budget * 7 // 8 // per_image)))
 
 
 def search(samples: np.ndarray, training: np.ndarray, tiling: Tiling, xp: ModuleType) -> Array:
@@ -208,19 +243,20 @@ def search(samples: np.ndarray, training: np.ndarray, tiling: Tiling, xp: Module
     """
     count, components = len(training), math.prod(training.shape[1:])
     best = xp.full((len(samples), 2), _farthest(components) * count, dtype=xp.int64)
-    norms = [squared_norms(chunks(part, xp)) for _, part in blocks(samples, tiling.samples, xp)]
     for start, images in blocks(training, tiling.training, xp):
-        others = list(chunks(images, xp))
-        other_norms = squared_norms(others).astype(integer_type(components))
-        for part_norms, (row, part) in zip(norms, blocks(samples, tiling.samples, xp), strict=True):
-            tile = inner_products(part, others, other_norms.dtype, xp)
-            tile *= -2
+        others = chunks(images, xp)
+        other_norms = squared_norms(others, xp).astype(integer_type(components))
+        for other in others:
+            other *= -2  # a power of two: sums stay exact
+        for row, block in blocks(samples, tiling.samples, xp):
+            part = chunks(block, xp)
+            tile = inner_products(part, others, other_norms.dtype)
             tile += other_norms
             distances, columns = two_smallest(tile, _farthest(components), xp)
-            keys = (distances + part_norms[:, None]) * count + (start + columns)
-            rows = slice(row, row + len(part))
+            keys = (distances + squared_norms(part, xp)[:, None]) * count + (start + columns)
+            rows = slice(row, row + len(block))
             best[rows] = merge(best[rows], keys, xp)
-        del others  # or it would stay beside the next block's
+        del others, other  # or they would stay beside the next block's
     return best
 
 
@@ -231,25 +267,21 @@ def blocks(images: np.ndarray, size: int, xp: ModuleType) -> Iterator[tuple[int,
         yield start, block.reshape(len(block), -1)
 
 
-def chunks(images: Array, xp: ModuleType) -> Iterator[Array]:
+def chunks(images: Array, xp: ModuleType) -> list[Array]:
     """Centred values of uint8 images (N, K) in float32, CHUNK components at a time."""
-    for start in range(0, images.shape[1], CHUNK):
-        chunk = images[:, start : start + CHUNK].astype(xp.float32)
-        chunk -= 128
-        yield chunk
+    starts = range(0, images.shape[1], CHUNK)
+    return [xp.subtract(images[:, i : i + CHUNK], 128, dtype=xp.float32) for i in starts]
 
 
-def squared_norms(parts: Iterable[Array]) -> Array:
+def squared_norms(parts: list[Array], xp: ModuleType) -> Array:
     """Squared norms (N,) of images given as chunks, int64; exact for the same reason."""
-    return sum((part * part).sum(axis=1).astype(np.int64) for part in parts)
+    return sum(xp.einsum("nk,nk->n", part, part).astype(np.int64) for part in parts)
 
 
-def inner_products(images: Array, others: list[Array], dtype: type, xp: ModuleType) -> Array:
-    """Exact inner products (N, M) of centred uint8 images (N, K) and chunks of M others."""
-    total = xp.zeros((len(images), len(others[0])), dtype=dtype)
-    for left, right in zip(chunks(images, xp), others, strict=True):
-        total += (left @ right.T).astype(dtype)
-    return total
+def inner_products(parts: list[Array], others: list[Array], dtype: type) -> Array:
+    """Exact inner products (N, M) of N and M images, both given as chunks."""
+    products = (left @ right.T for left, right in zip(parts, others, strict=True))
+    return functools.reduce(operator.iadd, (product.astype(dtype) for product in products))
 
 
 def two_smallest(tile: Array, farthest: int, xp: ModuleType) -> tuple[Array, Array]:
@@ -302,8 +334,8 @@ def self_test(xp: ModuleType) -> None:
     images = hard_images(128, 2 * CHUNK + 100)
     values = images.astype(np.float64) - 128  # float64 sums stay far below 2**53
     with full_precision(xp):
-        others = list(chunks(xp.asarray(images), xp))
-        found = to_host(inner_products(xp.asarray(images), others, np.int64, xp))
+        parts = chunks(xp.asarray(images), xp)
+        found = to_host(inner_products(parts, parts, np.int64))
     if not np.array_equal(found, values @ values.T):
         raise UserError(
             f"{xp.__name__}: float32 matrix products are not exact on this machine; "
