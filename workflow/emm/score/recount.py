@@ -1,10 +1,10 @@
 """Copies counted again at any threshold, from the scores of all samples of any number of runs.
 
-A file at a time per thread, and of its columns the two distances alone: what a checkpoint is called
-stands in the statistics of its row group.
+A file at a time per thread, and of it only the columns that tell checkpoints apart and the two
+distances: memory stays that of a file, however many there are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from emm.errors import UserError
 from emm.files import checked
@@ -21,8 +21,9 @@ from emm.score.criteria import THRESHOLD, is_memorized, wilson_interval
 from emm.score.stage import open_scores
 
 MOST = 1000  # as a denominator: the products of exact distances still fit in 64 bits
-DISTANCES = ["d1_squared", "d2_squared"]
-COMMON = ("run", "evaluation", "epoch", "step", "ema")  # the first columns of a score file
+WORDS = ("run", "evaluation")
+KEY = (*WORDS, "step")
+DISTANCES = ("d1_squared", "d2_squared")
 
 
 def threshold_from(text: str) -> Fraction:
@@ -55,7 +56,8 @@ def recount(
 ) -> pd.DataFrame:
     """Samples with d1/d2 < threshold, strictly and exactly: a row per file, checkpoint, threshold.
 
-    Columns as in the memorization table, with the 95 % Wilson interval; `threshold` as float.
+    Columns as in the memorization table, which `run`, `evaluation` and `step` join, with the 95 %
+    Wilson interval; `threshold` as float.
     Missing and damaged files are UserErrors.
     """
     with ThreadPoolExecutor(threads) as pool:
@@ -64,46 +66,45 @@ def recount(
 
 
 def _of_file(path: Path, thresholds: Sequence[Fraction]) -> list[dict[str, Any]]:
-    return checked(path, lambda file: list(_rows(file, thresholds)))
+    found = checked(path, lambda file: _counts(file, thresholds))
+    return [
+        _row(path, key, threshold, int(count), int(copies))
+        for key, (count, *all_copies) in found.items()
+        for threshold, copies in zip(thresholds, all_copies, strict=True)
+    ]
 
 
-def _rows(path: Path, thresholds: Sequence[Fraction]) -> Iterator[dict[str, Any]]:
-    with open_scores(path) as file:
-        checkpoints = [_checkpoint(file.metadata.row_group(i)) for i in range(file.num_row_groups)]
-        distances = _distances(file)
-    ends = np.cumsum([0, *(count for _, count in checkpoints)])
-    if ends[-1] != len(distances):
-        raise ValueError("the number of rows differs from that of its checkpoints")
-    for threshold in thresholds:
-        memorized = is_memorized(distances, threshold)
-        for (about, count), (start, end) in zip(checkpoints, pairwise(ends), strict=True):
-            copies = int(np.count_nonzero(memorized[start:end]))
-            low, high = wilson_interval(copies, count)
-            yield {
-                "file": str(path),
-                **about,
-                "threshold": float(threshold),
-                "n_samples": count,
-                "n_memorized": copies,
-                "memorization_ratio": copies / count,
-                "memorization_ratio_low": low,
-                "memorization_ratio_high": high,
-            }
+def _row(
+    path: Path, key: tuple[str, str, int], threshold: Fraction, count: int, copies: int
+) -> dict[str, Any]:
+    low, high = wilson_interval(copies, count)
+    return {
+        "file": str(path),
+        **dict(zip(KEY, key, strict=True)),
+        "threshold": float(threshold),
+        "n_samples": count,
+        "n_memorized": copies,
+        "memorization_ratio": copies / count,
+        "memorization_ratio_low": low,
+        "memorization_ratio_high": high,
+    }
 
 
-def _distances(file: pq.ParquetFile) -> np.ndarray:
-    """Squared distances (N, 2), a column in one piece."""
-    table = file.read(DISTANCES, use_threads=False)
-    return np.stack([table[name].to_numpy() for name in DISTANCES]).T
-
-
-def _checkpoint(group: pq.RowGroupMetaData) -> tuple[dict[str, Any], int]:
-    """What the samples of a row group have in common, and how many they are."""
-    common = {}
-    for index in range(len(COMMON)):
-        column = group.column(index)
-        statistics = column.statistics
-        if statistics is None or not statistics.has_min_max or statistics.min != statistics.max:
-            raise ValueError(f"{column.path_in_schema} differs within a checkpoint")
-        common[column.path_in_schema] = statistics.max  # the min of zeros is written as -0.0
-    return common, group.num_rows
+def _counts(
+    path: Path, thresholds: Sequence[Fraction]
+) -> dict[tuple[str, str, int], NDArray[np.int64]]:
+    """Samples, and those below each threshold, by run, evaluation and step."""
+    with open_scores(path, dictionaries=WORDS) as file:
+        table = file.read([*KEY, *DISTANCES], use_threads=False).unify_dictionaries()
+    words = [table[name].combine_chunks() for name in WORDS]
+    codes = [column.indices.to_numpy() for column in words] + [table["step"].to_numpy()]
+    columns = [table[name].to_numpy() for name in DISTANCES]
+    changes = np.logical_or.reduce([code[1:] != code[:-1] for code in codes])
+    counts: dict[tuple[str, str, int], NDArray[np.int64]] = {}
+    for start, end in pairwise([0, *(np.flatnonzero(changes) + 1), len(table)]):
+        distances = np.stack([column[start:end] for column in columns], dtype=np.int64).T
+        copies = (np.count_nonzero(is_memorized(distances, t)) for t in thresholds)
+        run, evaluation = (column[start].as_py() for column in words)
+        key = (run, evaluation, int(codes[-1][start]))
+        counts[key] = counts.get(key, 0) + np.array([end - start, *copies])
+    return counts

@@ -259,19 +259,28 @@ def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
 
 
 @contextlib.contextmanager
-def open_scores(path: Path) -> Iterator[pq.ParquetFile]:
+def open_scores(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """A score file to read from, with page checksums verified; ValueError if it is none.
 
-    Column names and types have no checksum: they are compared.
+    Column names, types and numbers of rows have no checksum: they are compared.
+    dictionaries: columns that come as codes and the words that they stand for.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            plain = pa.schema([field for field in file.schema_arrow if field.name not in FILES])
+        with pq.ParquetFile(
+            path, page_checksum_verification=True, read_dictionary=list(dictionaries)
+        ) as file:
+            schema, about = file.schema.to_arrow_schema(), file.metadata
+            plain = pa.schema([field for field in schema if field.name not in FILES])
             if plain not in (score_schema(pa.int32()), score_schema(pa.int64())):
                 raise ValueError("not the columns of a score file")
+            groups = (about.row_group(index) for index in range(about.num_row_groups))
+            if sum(group.num_rows for group in groups) != about.num_rows:
+                raise ValueError("not a whole Parquet file")
             yield file
     except FileNotFoundError:
         raise
+    except KeyError as error:
+        raise ValueError("not the columns of a score file") from error
     except (pa.ArrowException, OSError) as error:
         raise ValueError("not a whole Parquet file") from error
 
