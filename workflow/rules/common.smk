@@ -34,7 +34,8 @@ class Known(dict):
     """Entries of the catalog by name."""
 
     def __missing__(self, name):
-        raise WorkflowError(f"{name}: is not among what config.yaml selects")
+        name = name if isinstance(name, str) else "/".join(name)
+        raise WorkflowError(f"{name}: is not among what the config selects")
 
 
 ROOT = str(CATALOG.root)
