@@ -199,7 +199,7 @@ def test_a_run_that_is_not_selected(shipped, name):
         "snakemake", "-n", "--profile", "profiles/local", f"results/quick/runs/{name}"
     )
     assert done.returncode == 1
-    run = name.rpartition("/")[0]
+    run = name.partition("/")[0]
     assert f"{run}: is not among what the config selects" in done.stdout
 
 
