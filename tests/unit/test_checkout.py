@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,3 +32,28 @@ def test_snakemake_still_has_what_is_lifted():
     text = (source / "scheduling" / "job_scheduler.py").read_text()
     assert "self.job_rate_limiter = (" in text
     assert "if self.job_rate_limiter is None:" in text
+
+
+def rule_function(wildcards, output):
+    return wildcards, output
+
+
+def test_functions_of_rules_tell_the_same_parameters_when_asked_once(monkeypatch):
+    """`get_function_params` belongs to no public interface either: rules and resources ask it."""
+    common = pytest.importorskip("snakemake.common")
+    from snakemake import resources, rules
+
+    functions = [
+        *(rule_function, lambda w: w, lambda **given: given, partial(rule_function, 1)),
+        *(rules.Rule.products, resources.Resource("mem_mb", lambda w, attempt: attempt).evaluate),
+    ]
+    plain = [dict(common.get_function_params(function)) for function in functions]
+    for module in (common, rules):
+        monkeypatch.setattr(module, "get_function_params", module.get_function_params)
+    monkeypatch.setattr(checkout.gc, "freeze", lambda: None)
+    checkout.plan_lightly()
+    for function, expected in zip(functions, plain, strict=True):
+        assert rules.get_function_params(function) == expected
+        assert rules.get_function_params(function) is common.get_function_params(function)
+    told = common.get_input_function_aux_params(rule_function, {"output": 1, "input": 2})
+    assert told == {"output": 1}

@@ -782,3 +782,57 @@ def test_the_command_is_installed():
     assert done.returncode == 2
     assert done.stderr == "error: config: scale: no scale 'huge'; allowed: paper, quick\n"
     assert done.stdout == ""
+
+
+HEAVY = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "torch", "snakemake")
+UNTIL_SETTINGS = ("pydantic_core.core_schema", "yaml", "emm.spec", "emm.catalog")
+
+
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (["--help"], (*HEAVY, *UNTIL_SETTINGS)),
+        (["summary", "--help"], (*HEAVY, "emm.spec", "emm.catalog")),
+        (["score", "--help"], (*HEAVY, "emm.spec", "emm.catalog")),
+        (["settings"], HEAVY),
+        (["runs"], HEAVY),
+        (["plan", "--output", "plan"], HEAVY),
+    ],
+)
+def test_commands_import_what_they_need_alone(words, unwanted, tmp_path):
+    """Half a second of waiting is easily added to all commands by one import."""
+    (tmp_path / "config.yaml").write_text("experiments: [seeds]")
+    code = f"import sys; sys.argv = {['emm', *words]}; from emm.cli import main\ntry: main()\n"
+    code += "finally: print('\\n'.join(sys.modules), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert set(unwanted) & set(done.stderr.splitlines()) == set()
+
+
+def test_copies_are_counted_again(emm, fails, tmp_path):
+    samples, training = tmp_path / "samples.npy", tmp_path / "training.npy"
+    images = np.zeros((5, 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = [0, 10, 12, 14, 100]  # in 0..20: the first two are nearest to an end
+    np.save(samples, images[:4])
+    np.save(training, np.stack([images[0], images[0] + 20]) * (images[0] == 0))
+    scores, output = tmp_path / "scores.parquet", tmp_path / "counts.csv"
+    assert emm("score", "--samples", samples, "--training", training, "--output", scores).code == 0
+    done = emm("recount", tmp_path, "--threshold", "1/3", "--threshold=1", "--output", output)
+    assert done.code == 0
+    assert "below 0.333" in done.out
+    rows = [line.split(",") for line in output.read_text().splitlines()]
+    found = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    counted = read_scores(scores).to_pandas()
+    assert int(found[0]["n_memorized"]) == counted["memorized"].sum()
+    assert int(found[1]["n_memorized"]) == (counted["d1_squared"] < counted["d2_squared"]).sum()
+    assert fails("recount", tmp_path, "--threshold", "3").startswith("--threshold 3: write a")
+
+
+def test_counting_again_takes_the_scores_of_a_config(emm, made, fails, tmp_path):
+    done = emm("recount", "--config", made.config, "--threshold", "1/2")
+    assert done.code == 0
+    assert str(made.evaluation_file("scores.parquet")) in done.out
+    other = json.dumps(json.loads(made.config) | {"results": str(tmp_path)})
+    assert fails("recount", "--config", other).startswith("no scores of mine in ")

@@ -193,6 +193,16 @@ def test_a_figure_that_is_not_selected(shipped):
     assert "fig1c needs the experiment data_size" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["none/run.yaml", "none/other/summary.parquet"])
+def test_a_run_that_is_not_selected(shipped, name):
+    done = shipped.run(
+        "snakemake", "-n", "--profile", "profiles/local", f"results/quick/runs/{name}"
+    )
+    assert done.returncode == 1
+    run = name.partition("/")[0]
+    assert f"{run}: is not among what the config selects" in done.stdout
+
+
 def test_a_folder_that_does_not_exist(checkout):
     settings = {"data.dataset": "folder", "data.path": "nowhere"}
     content = {"title": "Mine", "scaled": False, "set": settings, "runs": [{"data.size": 10}]}

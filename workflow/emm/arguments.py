@@ -1,16 +1,20 @@
-"""What the command line is given, as settings and catalogs."""
+"""What the command line is given, as settings and catalogs.
+
+The models of settings take longer to make than the rest of a start: only who reads some makes them.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from emm.errors import UserError
-from emm.spec import flatten, from_text, parse_recipe
 from emm.yamlfile import load_yaml
 
 
 def settings_from(pairs: list[str]) -> dict[str, Any]:
     """All settings, with KEY=VALUE pairs over their defaults; values are JSON or plain words."""
+    from emm.spec import flatten, from_text, parse_recipe
+
     changed = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -38,6 +42,8 @@ def _json(text: str) -> Any:
 
 def record_from(text: str) -> tuple[float, str | int]:
     """Epochs and snapshots of `--record 40000:published`; UserError for any other form."""
+    from emm.spec import from_text, parse_recipe
+
     epochs, colon, snapshots = text.partition(":")
     if not colon:
         raise UserError(f"--record {text}: write it as 40000:published or 1000:5")
@@ -51,4 +57,6 @@ def record_from(text: str) -> tuple[float, str | int]:
 
 def rate_from(ema: float) -> float:
     """An EMA rate that is asked for, if it can be one."""
+    from emm.spec import parse_recipe
+
     return parse_recipe({"train.ema": ema}, "--ema").train.ema

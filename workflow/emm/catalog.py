@@ -123,9 +123,23 @@ class Catalog:
         """Folder of an evaluation's results, beside its run."""
         return self.run_folder(run_id) / evaluation_id
 
+    @property
+    def score_files(self) -> list[Path]:
+        """Scores of all samples of the evaluations that were run; UserError if none was."""
+        paths = [self.evaluation_folder(*key) / "scores.parquet" for key in self.evaluations]
+        found = [path for path in paths if path.exists()]
+        if not found:
+            raise UserError(f"no scores of {', '.join(self.experiments)} in {self.root}/runs yet")
+        return found
 
-def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catalog:
-    """Expand and validate what a config selects. UserErrors name file, key and allowed values."""
+
+def load(
+    config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW, claims: bool = True
+) -> Catalog:
+    """Expand and validate what a config selects. UserErrors name file, key and allowed values.
+
+    claims: whether these are checked too: a job need not do again what its start has done.
+    """
     if not isinstance(config, Config):
         config = parse(Config, config, "config")
     recipes = load_recipes(workflow)
@@ -141,9 +155,9 @@ def load(config: Mapping[str, Any] | Config, workflow: Path = WORKFLOW) -> Catal
     rows = _selected(listed, config)
     figures = _figures(experiments, listed, rows)
     others = _other_figures(experiments, figures, config, workflow)
-    check_claims(
-        experiments, listed, {**figures, **others}, {**files, **shipped_experiments(workflow)}
-    )
+    if claims:
+        known = {**files, **shipped_experiments(workflow)}
+        check_claims(experiments, listed, {**figures, **others}, known)
     kept = set(map(id, rows))
     left_out = tuple(row for row in listed if id(row) not in kept)
     return Catalog(

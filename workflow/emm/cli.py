@@ -1,5 +1,6 @@
 """The command `emm`."""
 
+import os
 import signal
 from importlib import import_module
 from typing import Any
@@ -18,6 +19,7 @@ def _on_signal(number: int, _frame: Any) -> None:
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 bug, 2 bad input, 75 interrupted and resumable."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would ask every package
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
     with ending_in_a_line():

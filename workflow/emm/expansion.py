@@ -49,6 +49,11 @@ def shipped_experiments(workflow: Path = WORKFLOW) -> dict[str, Path]:
     return {path.stem: path for path in paths}
 
 
+def published_files(workflow: Path = WORKFLOW) -> list[Path]:
+    """The files of published values."""
+    return sorted((workflow / "published").glob("*.yaml"))
+
+
 def experiment_files(wanted: Iterable[str], workflow: Path = WORKFLOW) -> dict[str, Path]:
     """Files of the selected experiments: all, a folder's, by name, or the user's own path."""
     shipped = shipped_experiments(workflow)

@@ -8,11 +8,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from emm.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
@@ -64,18 +65,22 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_arrays(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path | str, arrays: "Mapping[str, np.ndarray]") -> None:
     """Write named arrays to an .npz file atomically; the format carries a CRC-32 per array."""
+    import numpy as np
+
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path | str) -> "dict[str, np.ndarray]":
     """Read all arrays of an .npz file; a damaged or truncated file is a UserError."""
     return checked(path, _read_npz)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> "dict[str, np.ndarray]":
+    import numpy as np
+
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 

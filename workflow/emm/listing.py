@@ -14,12 +14,13 @@ from emm.catalog import Catalog, Run
 from emm.data.catalogue import SOURCES
 from emm.errors import UserError
 from emm.expansion import load_recipes
-from emm.plan.page import hours
 from emm.resolve import fill, label_classes
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, Recipe, flatten, nested, parse_recipe, suggestion
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from emm.plan.calibrate import Timing
     from emm.plan.gpus import Gpu
 
@@ -84,8 +85,26 @@ def print_runs(rows: list[dict[str, Any]]) -> None:
     print(f"{len(rows)} runs: {counts}")
 
 
+def print_counts(rows: "pd.DataFrame") -> None:
+    """The ratio at the best checkpoint of each file of scores, a column per threshold."""
+    thresholds = sorted(set(rows["threshold"]))
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Scores", overflow="fold")
+    table.add_column("Checkpoints", justify="right")
+    for threshold in thresholds:
+        table.add_column(f"below {threshold:.3g}", justify="right", no_wrap=True)
+    best = rows.pivot_table("memorization_ratio", "file", "threshold", "max", sort=False)
+    counts = rows.groupby("file")["step"].nunique()
+    for file, ratios in best.iterrows():
+        texts = (f"{100 * ratios[threshold]:.1f} %" for threshold in thresholds)
+        table.add_row(escape(file), str(counts[file]), *texts)
+    console().print(table)
+
+
 def print_plan(facts: Mapping[str, Any], folder: Path) -> None:
     """What a plan comes to, by experiment and in all."""
+    from emm.plan.page import hours
+
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Experiment")
     for name in ("Runs", "Jobs", "GPU-hours", "of its own", "GB"):
@@ -125,6 +144,8 @@ def print_calibration(gpu: "Gpu", timings: "Sequence[Timing]") -> None:
 
 def print_usage(facts: Mapping[str, Any], folder: Path) -> None:
     """What ran and what it took, by experiment and in all."""
+    from emm.plan.page import hours
+
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Experiment")
     for name in ("Jobs", "Attempts", "Hours", "GPU-hours", "of its own", "planned"):

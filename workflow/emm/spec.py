@@ -222,9 +222,15 @@ def nested(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Dotted settings by group, the inverse of `flatten`."""
     groups: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
-        group, key = name.split(".")
+        group, key = _parts(name)
         groups.setdefault(group, {})[key] = value
     return groups
+
+
+@functools.lru_cache
+def _parts(name: str) -> tuple[str, str]:
+    group, key = name.split(".")
+    return group, key
 
 
 DEFAULTS = flatten(Recipe())
@@ -315,13 +321,13 @@ def differing(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str,
 
 def among(settings: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
     """Settings of some groups, or single settings, sorted."""
-    wanted = tuple(prefixes)
-    return {key: value for key, value in sorted(settings.items()) if _is_among(key, wanted)}
+    return {key: settings[key] for key in _among(tuple(settings), tuple(prefixes))}
 
 
-@functools.cache
-def _is_among(key: str, prefixes: tuple[str, ...]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+@functools.lru_cache
+def _among(keys: tuple[str, ...], prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    groups = tuple(f"{prefix}." for prefix in prefixes)
+    return tuple(sorted(key for key in keys if key in prefixes or key.startswith(groups)))
 
 
 def from_text(key: str, value: Any) -> Any:

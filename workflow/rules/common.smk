@@ -11,19 +11,18 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from emm import catalog, ids
-from emm.analyse.published import published_files
-from emm.checkout import start_without_limit, use_checkout
-from emm.controller import mend_status_queries, take_over
+from emm.checkout import plan_lightly, start_without_limit, use_checkout
 from emm.errors import ending_in_a_line
+from emm.expansion import published_files
 from emm.plan.jobs import SMALL, Requests
-from emm.plan.stage import check_budget
 from emm.spec import RECIPE_VERSION, option
 
 use_checkout()
 with ending_in_a_line():
-    CATALOG = catalog.load(config)
+    CATALOG = catalog.load(config, claims=workflow.is_main_process)
     CATALOG.require_files()
     REQUESTS = Requests(CATALOG.config)
+plan_lightly()
 
 
 def what(config):
@@ -31,8 +30,19 @@ def what(config):
     return config.model_dump_json(exclude={"cache", "threads", "plan", "budget"})
 
 
+class Known(dict):
+    """Entries of the catalog by name."""
+
+    def __missing__(self, name):
+        name = name if isinstance(name, str) else "/".join(name)
+        raise WorkflowError(f"{name}: is not among what the config selects")
+
+
 ROOT = str(CATALOG.root)
-RUNS = CATALOG.runs
+RUNS = Known(CATALOG.runs)
+SUBSETS = Known(CATALOG.subsets)
+EVALUATIONS = Known(CATALOG.evaluations)
+SOURCES = Known(CATALOG.sources)
 THREADS = CATALOG.config.threads
 CONFIG = what(CATALOG.config)
 RUN = f"{ROOT}/runs/{{run}}"
@@ -46,6 +56,9 @@ PUBLISHED = [relpath(path) for path in published_files()]
 
 
 onstart:
+    from emm.controller import mend_status_queries, take_over
+    from emm.plan.stage import check_budget
+
     with ending_in_a_line():
         check_budget(CATALOG)
         take_over(ROOT, workflow)
@@ -55,12 +68,14 @@ onstart:
         print(f"note: {notice}", file=sys.stderr)
 
 
+# Snakemake writes these into every path and searches them whenever it fills one in: hundreds of
+# names would be most of its work. Known refuses those that are not there.
 wildcard_constraints:
     experiment="|".join(map(re.escape, CATALOG.experiments)),
-    source="|".join(CATALOG.sources),
-    subset="|".join(CATALOG.subsets),
-    run="|".join(RUNS),
-    evaluation="|".join({name for _, name in CATALOG.evaluations}),
+    source="[^/]+",
+    subset="[^/]+",
+    run="[^/]+",
+    evaluation="[^/]+",
 
 
 def options(settings):
@@ -70,7 +85,7 @@ def options(settings):
 
 def folders(wildcards):
     """A folder of images and its sub-folders, whose times tell that images came or went."""
-    settings = CATALOG.sources[wildcards.source]
+    settings = SOURCES[wildcards.source]
     if settings["data.dataset"] != "folder":
         return []
     path = Path(settings["data.path"])
@@ -79,15 +94,13 @@ def folders(wildcards):
 
 def dummies(wildcards):
     """The source of the dummies in a subset, if it has any."""
-    source = CATALOG.subsets[wildcards.subset].dummy_id
+    source = SUBSETS[wildcards.subset].dummy_id
     return [f"{ROOT}/sources/{source}.npz"] if source else []
 
 
 def job(rule, wildcards):
     """What the job of a run, or of one of its evaluations, asks for."""
-    evaluation = CATALOG.evaluations.get(
-        (wildcards.run, wildcards.get("evaluation", ""))
-    )
+    evaluation = EVALUATIONS.get((wildcards.run, wildcards.get("evaluation", "")))
     return REQUESTS.job(rule, RUNS[wildcards.run], evaluation)
 
 

@@ -15,7 +15,7 @@ rule data:
         mem_mb=SMALL["data"].mem_mb,
         runtime=SMALL["data"].minutes,
     params:
-        settings=lambda w: options(ids.source_settings(CATALOG.sources[w.source])),
+        settings=lambda w: options(ids.source_settings(SOURCES[w.source])),
         cache=lambda w, output: CATALOG.config.cache,  # reruns nothing
     shell:
         """

@@ -22,7 +22,7 @@ rule sample:
         runtime=lambda w: job("sample", w).minutes,
     params:
         settings=lambda w: options(
-            ids.evaluation_settings(CATALOG.evaluations[w.run, w.evaluation].settings)
+            ids.evaluation_settings(EVALUATIONS[w.run, w.evaluation].settings)
         ),
         version=f"recipe={RECIPE_VERSION}",
         attempts=lambda w, output: f"{ROOT}/usage/sample/{w.run}/{w.evaluation}.jsonl",  # reruns nothing

@@ -4,7 +4,7 @@
 
 rule subset:
     input:
-        source=lambda w: f"{ROOT}/sources/{CATALOG.subsets[w.subset].source_id}.npz",
+        source=lambda w: f"{ROOT}/sources/{SUBSETS[w.subset].source_id}.npz",
         dummies=dummies,
     output:
         f"{ROOT}/subsets/{{subset}}.npz",
@@ -15,9 +15,7 @@ rule subset:
         mem_mb=SMALL["subset"].mem_mb,
         runtime=SMALL["subset"].minutes,
     params:
-        settings=lambda w: options(
-            ids.subset_settings(CATALOG.subsets[w.subset].settings)
-        ),
+        settings=lambda w: options(ids.subset_settings(SUBSETS[w.subset].settings)),
         dummies=lambda w, input: [f"--dummies={path}" for path in input.dummies],
     shell:
         """

@@ -12,10 +12,11 @@ from emm.analyse.claims import judge
 from emm.analyse.names import CAPACITIES, METRICS, OTHERS
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import groups_of
-from emm.analyse.published import Published, load_published, matching, published_files
+from emm.analyse.published import Published, load_published, matching
 from emm.analyse.replication import COLUMNS, replication_table, write_replication
 from emm.analyse.simulate import Measurements, million_parameters
 from emm.documents import Scale
+from emm.expansion import published_files
 from emm.masks import derived
 from emm.spec import DEFAULTS, parse
 from emm.train.schedules import epoch_of

@@ -11,11 +11,12 @@ from emm.analyse.agreement import Agreement
 from emm.analyse.claims import judge
 from emm.analyse.emm import bootstrap_emm
 from emm.analyse.places import Entry, groups_of
-from emm.analyse.published import load_published, published_files
+from emm.analyse.published import load_published
 from emm.analyse.simulate import DRAWS, Measurements, distinct_images, quantiles
 from emm.analyse.tables import capacity_table
 from emm.documents import Claim
 from emm.errors import UserError
+from emm.expansion import published_files
 from emm.spec import DEFAULTS, parse
 
 SIZES = (250, 500, 1000, 2000, 4000, 8000)

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from emm import catalog
-from emm.analyse.published import load_published, published_files
+from emm.analyse.published import load_published
 from emm.errors import UserError
+from emm.expansion import published_files
 from emm.ids import identity, run_id
 from emm.resolve import resolve
 from emm.spec import DEFAULTS

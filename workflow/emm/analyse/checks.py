@@ -150,9 +150,7 @@ def _check_rows(
             if name not in known:
                 hint = suggestion(str(name), known)
                 raise UserError(f"{where}: {side}: no experiment {name!r}{hint}")
-    if any(
-        name not in {row.experiment for row in rows} for name in _experiments(claim, experiment)
-    ):
+    if _experiments(claim, experiment) - {row.experiment for row in rows}:
         return  # not selected: nothing can be said of its runs
     if not groups_of(claim, experiment, rows, where):
         raise UserError(f"{where}: {_nothing(claim, experiment, rows, where)}")

@@ -164,8 +164,8 @@ def identity(row: Row, free: Iterable[str] = ()) -> dict[str, Any]:
     if row.published["train.iterations"] is not None:
         free.add("train.epochs")  # follow from the steps and the size
     return {
-        key: value_of(row, key)
-        for key in row.published
+        key: row.settings[key] if value is None else value  # value_of, for hundreds of thousands
+        for key, value in row.published.items()
         if key not in free and not key.endswith(".seed")
     }
 
@@ -252,17 +252,21 @@ def _entries(claim: Claim, filters: list[Filter], rows: list[Row]) -> list[Entry
     named = [name for part in filters for name in part]
     virtual = claim.metric == SPREAD and SAMPLES in [*named, *claim.by, claim.along]
     free = (SAMPLES,) if virtual else ()
-    chosen = [
-        row
-        for row in rows
-        if all(shows({k: v for k, v in part.items() if k not in free}, row) for part in filters)
-    ]
+    heeded = [{k: v for k, v in part.items() if k not in free} for part in filters]
+    chosen = [row for row in _of_experiments(filters, rows) if all(shows(p, row) for p in heeded)]
     if virtual:
         sizes = [part[SAMPLES] for part in filters if SAMPLES in part]
         return [entry for row in _most_sampled(chosen) for entry in _sample_sizes(row, sizes)]
     if EPOCH in (*claim.by, claim.along):
         return [entry for row in chosen for entry in _checkpoints(row, claim.before_epoch)]
     return [Entry(row) for row in chosen]
+
+
+def _of_experiments(filters: list[Filter], rows: list[Row]) -> list[Row]:
+    """Rows of the experiments that filters name: a few of very many."""
+    named = [set(part[EXPERIMENT]) for part in filters if EXPERIMENT in part]
+    wanted = set.intersection(*named)
+    return [row for row in rows if row.experiment in wanted]
 
 
 def _most_sampled(rows: list[Row]) -> list[Row]:

@@ -9,7 +9,6 @@ from pydantic import Field
 from emm.analyse.names import SIZE, labelled, plain_text, value_name
 from emm.analyse.places import DIFFERENCE, EMM, OF_NETWORK, PARAMETERS, SPREAD, identity
 from emm.documents import Scalar
-from emm.expansion import WORKFLOW
 from emm.filters import Row, value_of
 from emm.masks import DERIVED, full_mask
 from emm.spec import DEFAULTS, Settings, differing, parse
@@ -89,11 +88,6 @@ class Source(Settings):
     title: str
     defaults: dict[str, Scalar | list[Scalar]]
     values: list[Published]
-
-
-def published_files(workflow: Path = WORKFLOW) -> list[Path]:
-    """The files of published values."""
-    return sorted((workflow / "published").glob("*.yaml"))
 
 
 def load_published(path: Path) -> Source:

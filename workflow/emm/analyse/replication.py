@@ -11,11 +11,12 @@ from emm.analyse.agreement import Agreement
 from emm.analyse.claims import judge
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import Group, groups_of
-from emm.analyse.published import Source, load_published, published_files
+from emm.analyse.published import Source, load_published
 from emm.analyse.simulate import Measurements
 from emm.catalog import Catalog
 from emm.documents import Claim
 from emm.errors import UserError
+from emm.expansion import published_files
 from emm.files import write_text
 
 BAR = r"\|"  # in a cell of a Markdown table

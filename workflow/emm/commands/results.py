@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from emm.arguments import config_from
-from emm.commands import ConfigFile, Output, app
+from emm.commands import CORES, ConfigFile, Output, Selected, Threads, app
 
 
 @app.command()
@@ -101,3 +101,31 @@ def summary(
     report = catalog.root / "report.zip"
     if report.exists():
         print(f"{'report':24s} {report} (unpack it and open report/report.html)")
+
+
+@app.command()
+def recount(
+    scores: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE|FOLDER]...", help="Scores; by default those of the config."),
+    ] = None,
+    threshold: Annotated[
+        list[str], typer.Option(metavar="FRACTION", help="Of d1/d2, below which is a copy.")
+    ] = ["1/3"],  # noqa: B006
+    output: Annotated[Path | None, typer.Option(help="Table to write (.csv).")] = None,
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Selected = None,
+    threads: Threads = CORES,
+) -> None:
+    """Count the copies again at other thresholds, from the scores of all samples."""
+    from emm.files import write_text
+    from emm.listing import print_counts
+    from emm.score.recount import recount, score_files, threshold_from
+
+    wanted = [threshold_from(text) for text in threshold]
+    paths = score_files(scores) if scores else config_from(config, scale, experiments).score_files
+    rows = recount(paths, wanted, threads)
+    if output is not None:
+        write_text(output, rows.to_csv(index=False))
+    print_counts(rows)

@@ -8,10 +8,11 @@ import pandas as pd
 
 from emm.analyse.names import metric, rounded
 from emm.analyse.parquet import read_table
-from emm.analyse.published import load_published, published_files
+from emm.analyse.published import load_published
 from emm.analyse.replication import COLUMNS
 from emm.documents import Scale
 from emm.errors import UserError
+from emm.expansion import published_files
 
 KINDS = {"claim": "Claims", "value": "Published values"}
 MISSING = "Its runs are not among these results."

@@ -1,6 +1,7 @@
 """What counts as memorized, and the numbers that describe one set of samples."""
 
 import math
+from fractions import Fraction
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUANTILES = (5, 25, 50, 75, 95)  # percent
+THRESHOLD = Fraction(1, 3)  # of d1/d2
 
 
-def is_memorized(squared_distances: np.ndarray) -> np.ndarray:
+def is_memorized(squared_distances: np.ndarray, threshold: Fraction = THRESHOLD) -> np.ndarray:
     """Whether d1/d2 < 1/3, strictly, as bool (N,) from exact squared distances (N, 2).
 
     The rule of Gu et al. 2023 and Yoon et al. 2023. Compared as 9 * d1^2 < d2^2 in int64:
     9 * d1^2 passes 2**31 from 3,670 components on. Equal distances are never memorized, also at 0.
+    Other thresholds are as exact, with a denominator up to 1000 at any resolution up to 1024.
     """
     first, second = squared_distances.astype(np.int64, copy=False).T
-    return 9 * first < second
+    return threshold.denominator**2 * first < threshold.numerator**2 * second
 
 
 def nearest_distance(squared_distances: np.ndarray, components: int) -> np.ndarray:

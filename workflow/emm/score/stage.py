@@ -4,10 +4,11 @@ In: samples and training images, uint8 (N, H, W, C), from arrays or folders.
 Out: a Parquet file with one row group per checkpoint, summary rows, and arrays for pictures.
 """
 
+import contextlib
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -253,18 +254,35 @@ def read_scores(path: Path | str, columns: list[str] | None = None) -> pa.Table:
 
 
 def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
-    """Rows, with page checksums verified. Column names and types have none: compare those."""
+    with open_scores(path) as file:
+        return file.read(columns)
+
+
+@contextlib.contextmanager
+def open_scores(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """A score file to read from, with page checksums verified; ValueError if it is none.
+
+    Column names, types and numbers of rows have no checksum: they are compared.
+    dictionaries: columns that come as codes and the words that they stand for.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema, rows = file.schema_arrow, file.read(columns)
+        with pq.ParquetFile(
+            path, page_checksum_verification=True, read_dictionary=list(dictionaries)
+        ) as file:
+            schema, about = file.schema.to_arrow_schema(), file.metadata
+            plain = pa.schema([field for field in schema if field.name not in FILES])
+            if plain not in (score_schema(pa.int32()), score_schema(pa.int64())):
+                raise ValueError("not the columns of a score file")
+            groups = (about.row_group(index) for index in range(about.num_row_groups))
+            if sum(group.num_rows for group in groups) != about.num_rows:
+                raise ValueError("not a whole Parquet file")
+            yield file
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError("not the columns of a score file") from error
+    except (pa.ArrowException, OSError) as error:
         raise ValueError("not a whole Parquet file") from error
-    plain = pa.schema([field for field in schema if field.name not in FILES])
-    if plain not in (score_schema(pa.int32()), score_schema(pa.int64())):
-        raise ValueError("not the columns of a score file")
-    return rows
 
 
 def load_images(path: Path | str) -> np.ndarray:
