@@ -15,7 +15,14 @@ from pathlib import Path
 
 from emm.commands import limit_threads
 
-MODULES = ("nearest",)  # each has GOALS and a function rows(options) that yields Rows
+MODULES = (
+    "training",
+    "sampling",
+    "precision",
+    "nearest",
+    "tables",
+    "graph",
+)  # each has GOALS and a function rows(options) that yields Rows
 
 
 def main() -> int:

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from common import Options, Row, Target, compare, not_measured, take_turns
-from networks import PUBLISHED, QUICK, Training, flops_of_training, make, measured_peak
+from common import Goal, Options, Row, Target, compare, not_measured, take_turns
+from networks import PEAK, PUBLISHED, QUICK, Training, flops_of_training, make, measured_peak
 from reference import Reference
 
 AGAINST = "the papers' way: fp32 eager, channels first, loops over parameters"
@@ -13,7 +13,15 @@ GPU_TARGETS = {32: 6.0, 16: 8.0, 8: 8.0}
 GPU_STEPS = {32: (6, 60), 16: (20, 180), 8: (50, 450)}  # of a window: theirs, ours
 CHECKED_STEPS = 12
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.02}  # of losses
-MFU = "share of the measured bf16 peak in training"
+TRAINING, QUICK_SCALE = "training, DDPM++ C=128 n=2, batch 512", "training at the quick scale"
+MFU = "training: share of the measured bf16 peak"
+PRODUCT = f"a product of matrices of {PEAK} rows in the same run"
+GOALS = (
+    Goal("cpu", QUICK_SCALE, AGAINST, Target("at least", 1.5)),
+    *(Goal("cuda", f"{TRAINING}, {px}x{px}", AGAINST, Target("at least", least))
+      for px, least in GPU_TARGETS.items()),
+    Goal("cuda", f"{MFU}, 32x32", PRODUCT, Target("at least", 0.4)),
+)  # fmt: skip
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -22,15 +30,13 @@ def rows(options: Options) -> Iterator[Row]:
     if options.device == "cpu":
         yield _quick(options)
         return
-    names = {f"training, DDPM++ C=128 n=2, {px}x{px}, batch 512": px for px in GPU_TARGETS}
     if not torch.cuda.is_available():
-        for name, pixels in names.items():
-            yield not_measured(name, AGAINST, Target("at least", GPU_TARGETS[pixels]), "no GPU")
-        yield not_measured(MFU, "a dense matrix product", Target("at least", 0.4), "no GPU")
+        for goal in GOALS[1:]:
+            yield not_measured(goal.what, goal.against, goal.target, "no GPU")
         return
     peak = measured_peak()
-    for name, pixels in names.items():
-        yield from _published(name, pixels, peak)
+    for pixels in GPU_TARGETS:
+        yield from _published(pixels, peak)
 
 
 def _quick(options: Options) -> Row:
@@ -51,12 +57,11 @@ def _quick(options: Options) -> Row:
     for side in sides.values():
         side()
     times = take_turns(sides, 9)
-    target = Target("at least", 1.5)
-    name = "training at the quick scale, one thread"
-    return compare(name, AGAINST, target, times, ("ours", "theirs"), batch=32)
+    target = GOALS[0].target
+    return compare(QUICK_SCALE, AGAINST, target, times, ("ours", "theirs"), batch=32)
 
 
-def _published(name: str, pixels: int, peak: float) -> Iterator[Row]:
+def _published(pixels: int, peak: float) -> Iterator[Row]:
     torch.cuda.empty_cache()
     _check_losses(lambda **more: make(PUBLISHED, pixels, "cuda", **more), "bf16")
     few, many = GPU_STEPS[pixels]
@@ -83,14 +88,12 @@ def _published(name: str, pixels: int, peak: float) -> Iterator[Row]:
     rates = {side: sorted(1 / t for t in found)[1] for side, found in per_image.items()}
     flops = flops_of_training(ours)
     facts = {"images_per_second": rates, "peak_memory_gib": memory, "flops_per_image": flops}
-    target = Target("at least", GPU_TARGETS[pixels])
-    yield compare(name, AGAINST, target, per_image, ("ours", "theirs"), **facts)
+    targets = {goal.what: goal.target for goal in GOALS}
+    name, share = (f"{what}, {pixels}x{pixels}" for what in (TRAINING, MFU))
+    yield compare(name, AGAINST, targets[name], per_image, ("ours", "theirs"), **facts)
     reached = rates["ours"] * flops
-    target = Target("at least", 0.4) if pixels == 32 else None
     details = {"tflops": reached / 1e12, "peak_tflops": peak / 1e12}
-    name = f"{MFU}, {pixels}x{pixels}"
-    against = "a dense matrix product of 8192 rows in the same run"
-    yield Row(name, against, target, reached / peak, "of the peak", details=details)
+    yield Row(share, PRODUCT, targets.get(share), reached / peak, "of the peak", details=details)
 
 
 def _check_losses(build: Callable[..., Training], precision: str) -> None:

@@ -1,5 +1,6 @@
 """CUDA graphs: what a GPU computes again and again, recorded once and started by one call."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 WARMUPS = 2  # calls before the recording: kernels are chosen and compiled in them
+_replayed: Any = weakref.WeakKeyDictionary()
 
 
 class Captured:
@@ -40,11 +42,21 @@ class Captured:
 
 
 class Replayed:
-    """A network, evaluated as a CUDA graph where it is on a GPU; one graph for each shape."""
+    """A network, evaluated as a CUDA graph where it is on a GPU; one graph for each shape.
+
+    Other weights may be loaded into the network meanwhile: into the same memory.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self._captured: dict[Any, Captured] = {}
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Replayed":
+        """The one of a network, with what it has recorded."""
+        if network not in _replayed:
+            _replayed[network] = cls(weakref.proxy(network))
+        return _replayed[network]
 
     def __call__(self, *tensors: Tensor | None) -> Tensor:
         """The network's output; overwritten by the next call."""

@@ -242,7 +242,9 @@ Sampler = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 def _sampler(denoiser: DenoiserFunction, recipe: Recipe) -> Sampler:
     """Latents (B, C, H, W), labels and positions (B,) of images to uint8 images."""
     settings = recipe.eval
-    network = Replayed(denoiser) if isinstance(denoiser, (Denoiser, DiscreteDenoiser)) else denoiser
+    network = (
+        Replayed.of(denoiser) if isinstance(denoiser, (Denoiser, DiscreteDenoiser)) else denoiser
+    )
     if settings.sampler == "heun":
         low = settings.sigma_min or PRECONDITIONINGS[recipe.model.precond].sigma_min
         sigmas = karras_sigmas(settings.steps, low, settings.sigma_max, settings.rho)
