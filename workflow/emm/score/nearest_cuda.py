@@ -117,8 +117,10 @@ def kernel(name: str, dtype: torch.dtype = torch.int32) -> Any:
 @contextlib.contextmanager
 def same_stream() -> Iterator[None]:
     """Have torch compute on CuPy's device and stream, so that neither overtakes the other."""
-    device = cupy.cuda.Device().id
-    stream = torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr, device=device)
+    device, pointer = cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr
+    stream = torch.cuda.default_stream(device)
+    if pointer:  # 0 is the default one, for which torch would take a new one
+        stream = torch.cuda.ExternalStream(pointer, device=device)
     with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
 
