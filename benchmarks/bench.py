@@ -16,12 +16,8 @@ from pathlib import Path
 from emm.commands import limit_threads
 
 MODULES = (
-    "training",
-    "sampling",
-    "precision",
-    "nearest",
-    "tables",
-    "graph",
+    *("training", "quick_training", "sampling", "precision"),
+    *("nearest", "tables", "graph", "demo"),
 )  # each has GOALS and a function rows(options) that yields Rows
 
 
