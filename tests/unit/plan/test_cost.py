@@ -28,8 +28,8 @@ def test_the_basic_network_is_that_of_the_defaults():
 def test_a_step_and_a_pass():
     gpu = find_gpu("h100")
     work = 512 * network(DEFAULTS).operations / 3e13
-    assert step_seconds(DEFAULTS, gpu) == pytest.approx(3 * work + 0.03)
-    assert pass_seconds(DEFAULTS, 256, gpu) == pytest.approx(work / 2 + 0.01)
+    assert step_seconds(DEFAULTS, gpu) == pytest.approx(3 * work + 0.006)
+    assert pass_seconds(DEFAULTS, 256, gpu) == pytest.approx(work / 2 + 0.002)
 
 
 def test_a_training_is_its_steps():
