@@ -16,7 +16,7 @@ from pathlib import Path
 from emm.commands import limit_threads
 
 MODULES = (
-    *("training", "quick_training", "sampling", "precision"),
+    *("training", "quick_training", "sampling", "precision", "scaling"),
     *("nearest", "tables", "graph", "demo"),
 )  # each has GOALS and a function rows(options) that yields Rows
 
