@@ -19,7 +19,6 @@ TINY = {
         "model.dropout": {"to": 0.0},
         "model.precond": {"to": "edm"},
         "train.lr": {"to": 2.0e-3},
-        "train.precision": {"to": "fp32"},
         "train.batch_size": {"to": 10},
         "train.epochs": {"factor": 0.0015},
         "train.warmup_epochs": {"to": 5},

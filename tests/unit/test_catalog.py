@@ -106,9 +106,9 @@ def test_runs_of_several_lengths_are_shared():
 
 def test_ids_stay(paper):
     expected = {
-        "cifar10-32px-n1000-ddpmpp-c128b2-ff5761cc": {"40000ep-10000samples-44136fa3"},
-        "cifar10-32px-n5000-unique-ddpmpp-c128b2-3652bac0": {"40000ep-10000samples-44136fa3"},
-        "cifar10-32px-n2000-ddpmpp-c128b4-a9186c5b": {
+        "cifar10-32px-n1000-ddpmpp-c128b2-f07493d1": {"40000ep-10000samples-44136fa3"},
+        "cifar10-32px-n5000-unique-ddpmpp-c128b2-a4ab57aa": {"40000ep-10000samples-44136fa3"},
+        "cifar10-32px-n2000-ddpmpp-c128b4-bb44d038": {
             "4000ep-10000samples-a8853803",
             "40000ep-10000samples-44136fa3",
         },
