@@ -12,6 +12,7 @@ import argparse
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 from emm.commands import limit_threads
 
@@ -31,12 +32,26 @@ def main() -> int:
     print(f"{processor()}; {options.threads} threads; load {os.getloadavg()[0]:.1f}", flush=True)
     everything = []
     for name in arguments.only or MODULES:
-        rows = list(importlib.import_module(name).rows(options))
+        rows = measured(name, options)
         if any(row.measured is not None for row in rows):
             print(write(name, rows, options, arguments.output or RESULTS), flush=True)
         everything += rows
     show(everything)
     return 1 if any(row.passed is False for row in everything) else 0
+
+
+def measured(name: str, options: Any) -> list[Any]:
+    """Rows of a module; one that fails has a failed row, so that the others are seen."""
+    from common import Row, Target
+
+    rows = []
+    try:
+        for row in importlib.import_module(name).rows(options):
+            rows.append(row)
+    except SystemExit as error:
+        note = " ".join(str(error).split())
+        rows.append(Row(name, "", Target("at most", 0), 1.0, "failed", note=note))
+    return rows
 
 
 def parse() -> argparse.Namespace:

@@ -14,7 +14,19 @@ from common import Goal, Options, Row, Target
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "make demo"
 GOALS = (Goal("cpu", NAME, "", Target("at most", 4)),)
-LEFT_OUT = shutil.ignore_patterns("results", "data", ".*", "__pycache__", "*.egg-info")
+OUTPUT = ("results", "data")  # of the workflow, in the root
+
+
+def copy_checkout(folder: Path) -> None:
+    """All files of this checkout but what the workflow and tools have made."""
+
+    def left_out(where: str, names: list[str]) -> set[str]:
+        made = {name for name in names if name == "__pycache__" or name.endswith(".egg-info")}
+        if Path(where) == ROOT:
+            made |= {name for name in names if name in OUTPUT or name.startswith(".")}
+        return made
+
+    shutil.copytree(ROOT, folder, ignore=left_out)
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -23,7 +35,7 @@ def rows(options: Options) -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory(prefix="emm-demo-") as folder:
         checkout = Path(folder) / "emm"
-        shutil.copytree(ROOT, checkout, ignore=LEFT_OUT)
+        copy_checkout(checkout)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         given = {"PATH": path, "PYTHONPATH": str(checkout / "workflow")}
         command = ["snakemake", "--profile", "profiles/local", "--quiet", "all"]

@@ -60,7 +60,14 @@ def row(goal: Goal, runs: Sequence[Run], snakemake: float) -> Row:
     details = {"cpu_seconds": best.cpu, "wall_seconds": walls, "rounds": len(runs)}
     if goal.what in (DRY_RUN, JOB):
         details["start_of_snakemake_alone"] = snakemake
-    return Row(goal.what, goal.against, goal.target, best.wall, "s", details=details)
+    return Row(
+        goal.what,
+        goal.against,
+        goal.target,
+        best.wall,
+        f"s, fastest of {len(runs)}",
+        details=details,
+    )
 
 
 def planning(results: str) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ GOALS = (
     *(Goal("cpu", f"{OURS}, {size}", FAISS, Target("at most", 0.7)) for size in CPU_SIZES),
     *(Goal("cpu", f"{PLAIN}, {size}", FAISS, Target("at most", 1.3)) for size in CPU_SIZES),
     Goal("cuda", f"{OURS}, {GPU_SIZES[-1]}", CDIST, Target("at least", 5)),
-    Goal("cuda", f"{OURS}, {GPU_SIZES[-1]}", FAISS, Target("at least", 1)),
+    Goal("cuda", f"{HOST}, {GPU_SIZES[-1]}", FAISS, Target("at least", 1)),
 )
 
 Found = tuple[np.ndarray, np.ndarray]  # indices and squared distances, both (N, 2)
@@ -91,7 +91,7 @@ def cpu_rows(size: Size, faiss: ModuleType | None) -> Iterator[Row]:
 
 def gpu_rows(size: Size) -> Iterator[Row]:
     """Times with uint8 images that lie on the GPU already, and of one side from host memory."""
-    wanted = (OURS, CDIST), (OURS, FAISS), (HOST, CDIST), (PLAIN, CDIST)
+    wanted = (OURS, CDIST), (HOST, FAISS), (HOST, CDIST), (PLAIN, CDIST)
     xp = nearest.array_module()
     if gpu() is None or xp is np:
         for side, peer in wanted:

@@ -44,14 +44,24 @@ def make(
     size: int = SIZE,
     channels: int = 3,
     batch_size: int | None = None,
+    visible: bool = False,
 ) -> Training:
-    """A fresh training; the same weights and batches whatever the precision."""
+    """A fresh training; the same weights and batches whatever the precision.
+
+    visible: whether layers that start as almost nothing get weights that matter, and the learning
+    rate is high from the first step: what differs is seen.
+    """
     model = groups["model"] | ({} if dropout is None else {"dropout": dropout})
     train = groups["train"] | {"precision": precision}
     train |= {} if batch_size is None else {"batch_size": batch_size}
+    train |= {"warmup_epochs": 0.0, "lr": 1e-3} if visible else {}
     recipe = Recipe.model_validate({"model": model | {"precond": "edm"}, "train": train})
     torch.manual_seed(0)
     network = nets.build(recipe.model, resolution=resolution, image_channels=channels, label_dim=0)
+    if visible:
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.xavier_uniform_(layer.weight)
     denoiser = Denoiser(network, "edm", precision).to(device)
     plan = Plan("benchmark", recipe.train, size, (0.99929,), (10**9,))
     state = initial_state(denoiser.network, plan, channels_last=precision != "fp32")

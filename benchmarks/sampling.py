@@ -34,7 +34,9 @@ def rows(options: Options) -> Iterator[Row]:
             yield not_measured(goal.what, goal.against, goal.target, "no GPU")
         return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    ours, theirs = (make(PUBLISHED, 32, "cuda", precision=p) for p in ("bf16", "fp32"))
+    ours, theirs = (
+        make(PUBLISHED, 32, "cuda", precision=p, visible=True) for p in ("bf16", "fp32")
+    )
     _our_steps(ours, 20)
     rate = 512 * 60 / seconds(lambda: _our_steps(ours, 60))
     theirs.denoiser.load_state_dict(ours.denoiser.state_dict())

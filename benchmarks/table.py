@@ -69,9 +69,9 @@ def measured(row: Mapping[str, Any]) -> str:
     if row["measured"] is None:
         return f"not measured: {row['note']}"
     spread = row["details"].get("ratio_min_max")
-    return f"{row['measured']:.3g} {row['unit']}" + (
-        f" ({spread[0]:.3g} to {spread[1]:.3g})" if spread else ""
-    )
+    between = f" ({spread[0]:.3g} to {spread[1]:.3g})" if spread else ""
+    note = f"; {row['note']}" if row["note"] else ""
+    return f"{row['measured']:.3g} {row['unit']}{between}{note}"
 
 
 def show(rows: Iterable[Row]) -> None:

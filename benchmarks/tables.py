@@ -1,9 +1,9 @@
 """Counts of copies in the scores of all samples against pandas.read_parquet and groupby.
 
 The scores are made up, of the columns and the layout that `emm score` writes: a file per run, with
-20 checkpoints of 10,000 samples each: 60 million, as many as the papers score. Each side is measured
-in a process of its own, which tells its peak memory. With --full pandas reads them all at once as
-well, which takes 13 GB.
+20 checkpoints of 10,000 samples each: 60 million, as many as the papers score. Each side is
+measured in a process of its own, which tells its peak memory. With --full pandas reads them all at
+once as well, which takes 13 GB.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from emm.errors import UserError
 
 RECIPE_VERSION = 3  # raised when training or sampling code changes results: every run reruns
+TENSOR_CORES_VERSION = 1  # the same for trainings in 16 bits alone, which begin anew
 
 Levels = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 LabelKind = Annotated[

@@ -192,13 +192,8 @@ def measure(
 
 
 def time_training(settings: Mapping[str, Any], device: "torch.device", seconds: float) -> Timing:
-    """Steps of the training loop, at a half of the batch as often as memory does not suffice."""
-
-    def timed(images: int) -> Timing:
-        at = {**settings, "train.batch_size": images}
-        return Timing(at, images, _step_seconds(at, device, seconds))
-
-    return _as_memory_allows(timed, settings["train.batch_size"])
+    """Steps of the training loop, which computes a batch in parts where memory is short."""
+    return Timing(settings, settings["train.batch_size"], _step_seconds(settings, device, seconds))
 
 
 def time_sampling(settings: Mapping[str, Any], device: "torch.device", seconds: float) -> Timing:

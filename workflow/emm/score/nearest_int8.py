@@ -8,6 +8,7 @@ comes before and after a product is done here for a CPU and by `nearest_cuda` fo
 import contextlib
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -57,12 +58,25 @@ def usable(device: str) -> bool:
     Tried once per process, because nothing says so beforehand: CPUs without VNNI may saturate, and
     some do the products in a plain loop. On GPUs tensor cores are taken to be faster.
     """
-    if device == "cuda" and not _has_tensor_cores():
-        return False
+    if device == "cuda":
+        return _has_tensor_cores() and _usable_gpu()
     try:
-        return is_exact(device) and (is_right() if device == "cuda" else is_faster())
+        return is_exact(device) and is_faster()
     except (AttributeError, RuntimeError):  # torch has no such products here
         return False
+
+
+def _usable_gpu() -> bool:
+    """Says why where kernels cannot be compiled, or are wrong: the plain search takes longer."""
+    try:
+        with steps_on("cuda").ready():
+            right = is_exact("cuda") and is_right()
+        problem = "" if right else "it was wrong about images with known distances"
+    except Exception as error:  # of torch, CuPy, its compiler, or the driver
+        problem = " ".join(str(error).split())[:200] or type(error).__name__
+    if problem:
+        print(f"the fast search is not used on this GPU: {problem}", file=sys.stderr, flush=True)
+    return not problem
 
 
 def _has_tensor_cores() -> bool:
@@ -87,8 +101,7 @@ def is_right() -> bool:
     samples, training = images[:TRIED], images[TRIED:]
     expected = nearest.plain_search(samples, training, nearest.BUDGET, nearest.array_module())
     tiling, steps = Tiling(TRIED // 8, TRIED), steps_on("cuda")
-    with steps.ready():
-        found = search_part(samples, training, tiling, steps).cpu().numpy()
+    found = search_part(samples, training, tiling, steps).cpu().numpy()
     return np.array_equal(found, expected)
 
 

@@ -46,5 +46,11 @@ class DataOrder:
             seed = derive(self.seed, "order", epoch) % 2**32 if self.shuffled else self.seed
             order = np.arange(self.size)
             np.random.RandomState(seed).shuffle(order)
-            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.device)
+            self._epoch, self._order = epoch, self._moved(torch.from_numpy(order))
         return self._order
+
+    def _moved(self, order: Tensor) -> Tensor:
+        """The order on the device, without waiting for what it is doing."""
+        if torch.device(self.device).type == "cpu":
+            return order
+        return order.pin_memory().to(self.device, non_blocking=True)

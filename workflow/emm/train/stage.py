@@ -21,7 +21,7 @@ from emm.owner import exclusive
 from emm.processes import rank
 from emm.provenance import provenance
 from emm.sd import STABLE_DIFFUSION
-from emm.spec import RECIPE_VERSION, Recipe, digest, flatten, nested, parse
+from emm.spec import RECIPE_VERSION, TENSOR_CORES_VERSION, Recipe, digest, flatten, nested, parse
 from emm.train import METRICS
 from emm.train.schedules import epoch_at, epoch_size, evaluated_steps
 
@@ -204,6 +204,8 @@ def _identity(settings: Mapping[str, Any], subset: Subset) -> str:
     content = hashlib.sha256(np.ascontiguousarray(subset.images))
     content.update(np.ascontiguousarray(subset.labels))
     told = [RECIPE_VERSION, identity(settings), content.hexdigest()]
+    if settings["train.precision"] != "fp32":
+        told.append(TENSOR_CORES_VERSION)
     if settings["model.arch"] == STABLE_DIFFUSION:
         told += [list(subset.class_names), subset.classes.tolist()]
     return digest(told)
