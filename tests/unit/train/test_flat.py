@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from emm.train import checkpoint
 from emm.train.flat import Adam, FlatParameters
+from emm.train.loop import checkpoint_path
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -86,3 +88,86 @@ def test_named_parts_are_those_of_the_network():
     assert list(named) == [name for name, _ in built.named_parameters()]
     for name, parameter in built.named_parameters():
         assert torch.equal(named[name], parameter)
+
+
+def ordered() -> list[tuple[nn.Module, FlatParameters]]:
+    """The same network with its weights in either order."""
+    pair = [network() for _ in range(2)]
+    return [
+        (built, FlatParameters(built, channels_last=channels_last))
+        for built, channels_last in zip(pair, (False, True), strict=True)
+    ]
+
+
+def test_convolutions_in_channels_last_order():
+    """What a weight is called and computes does not depend on its place."""
+    (plain, contiguous), (built, flat) = ordered()
+    assert built[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not built[0].weight.is_contiguous()
+    assert built[3].weight.is_contiguous()
+    assert flat.channels_last
+    assert not torch.equal(flat.values, contiguous.values)
+    assert torch.equal(flat.values.sort().values, contiguous.values.sort().values)
+    assert torch.equal(flat.values[: 3 * 9 * 2].view(3, 3, 3, 2), plain[0].weight.movedim(1, -1))
+    for ours, theirs in zip(built.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.untyped_storage().data_ptr() == flat.values.untyped_storage().data_ptr()
+
+
+def test_gradients_and_steps_in_channels_last_order():
+    (plain, contiguous), (built, flat) = ordered()
+    x = torch.randn(5, 2, 3, 3)
+    adams = [Adam(each.values, 0.1) for each in (contiguous, flat)]
+    for step in range(1, 4):
+        found, expected = (
+            each.named(each.differentiate(network(x).square().sum()))
+            for network, each in ((built, flat), (plain, contiguous))
+        )
+        assert list(found) == list(expected)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5)
+        flat.gradient.copy_(torch.cat([flat._flat(gradient) for gradient in expected.values()]))
+        for adam, each in zip(adams, (contiguous, flat), strict=True):
+            adam.step(each.gradient, 1e-2 * step)
+        for ours, theirs in zip(built.parameters(), plain.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_checkpoints_do_not_depend_on_the_order(tmp_path):
+    """Nor does what a network of either order reads from them."""
+    pairs = ordered()
+    for (_, flat), name in zip(pairs, ("contiguous", "channels last"), strict=True):
+        checkpoint.save(tmp_path / name, flat.named(flat.values), {})
+    contents = [(tmp_path / name).read_bytes() for name in ("contiguous", "channels last")]
+    assert contents[0] == contents[1]
+    tensors, _ = checkpoint.load(tmp_path / "contiguous")
+    for other, flat in pairs:
+        flat.values.zero_()
+        other.load_state_dict(tensors)
+        for name, tensor in flat.named(flat.values).items():
+            assert torch.equal(tensor, tensors[name])
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "bf16"), ("bf16", "fp32")])
+def test_a_state_in_the_other_order_is_not_resumed(tmp_path, case, capfd, precisions):
+    before, after = precisions
+    case(3, train__precision=before).run(tmp_path)
+    found = case(3, 6, train__precision=after).run(tmp_path)
+    said = capfd.readouterr().err
+    assert "state.safetensors: has its weights in another order: not resumed from it" in said
+    assert "resumed at" not in said
+    expected = case(3, 6, train__precision=after).run(tmp_path / "fresh")
+    assert torch.equal(found.flat.values, expected.flat.values)
+    assert (tmp_path / "state.step-00000003.safetensors").exists() == (found.step < 3)
+
+
+def test_a_state_in_channels_last_order_is_resumed(tmp_path, case, capfd):
+    longer = case(3, 6, train__precision="bf16")
+    case(3, train__precision="bf16").run(tmp_path)
+    found = longer.run(tmp_path)
+    assert "resumed at step 3 of 6" in capfd.readouterr().err
+    expected = longer.run(tmp_path / "at once")
+    assert torch.equal(found.flat.values, expected.flat.values)
+    assert torch.equal(found.averages[0.9], expected.averages[0.9])
+    paths = [checkpoint_path(folder, 6) for folder in (tmp_path, tmp_path / "at once")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -8,6 +8,7 @@ of the biases beside it.
 
 import functools
 import os
+import sys
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ LAYOUT = torch.channels_last
 LARGE, SMALL = (64, 8192, 8), (32, 2048, 4)  # channels, elements at a time and warps of a program
 MANY = 256  # pixels from which images are large
 TILE = 4096  # elements of a program of the others
+CAPABILITY = (8, 0)  # of GPUs that Triton supports
 BLOCKS = 1024  # programs that keep a GPU busy
 
 
@@ -32,7 +34,9 @@ def applies(x: Tensor) -> bool:
         return False
     if not x.is_contiguous(memory_format=LAYOUT) or x.numel() >= 1 << 31:
         return False
-    return (x.is_cuda or "TRITON_INTERPRET" in os.environ) and _kernels() is not None
+    if x.is_cuda:
+        return _compiles(x.device.index)
+    return os.environ.get("TRITON_INTERPRET") == "1" and _kernels() is not None
 
 
 @functools.cache
@@ -43,6 +47,20 @@ def _kernels() -> Any:
     except ImportError:
         return None
     return kernels
+
+
+@functools.cache
+def _compiles(device: int) -> bool:
+    """Whether Triton makes kernels for a GPU; says why not if it is there and cannot."""
+    if _kernels() is None or torch.cuda.get_device_capability(device) < CAPABILITY:
+        return False
+    try:
+        _kernels().triton.runtime.driver.active.get_current_target()
+    except Exception as error:  # no compiler, no headers of Python, no libcuda: of many kinds
+        problem = " ".join(str(error).split())
+        print(f"slower without Triton's kernels: {problem}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
@@ -127,9 +145,10 @@ def norm(x: Tensor, layer: nn.GroupNorm) -> tuple[Tensor, Tensor]:
 
 def resampled(x: Tensor, layer: Any) -> Tensor:
     """As emm.nets.blocks.Resample.forward."""
-    if not layer.plain:
+    down = layer.direction == "down"
+    if not layer.plain or down and (x.shape[2] % 2 or x.shape[3] % 2):
         return layer(x)
-    return _Pool.apply(x, 0.25) if layer.direction == "down" else _Repeat.apply(x, 1.0)
+    return _Pool.apply(x, 0.25) if down else _Repeat.apply(x, 1.0)
 
 
 def _norm(x: Tensor, layer: nn.GroupNorm, shift: Any, dropout: Any, silu: bool) -> Any:

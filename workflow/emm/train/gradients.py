@@ -12,6 +12,8 @@ from emm.graphs import Captured
 from emm.nets.dropout import share_dropout
 from emm.train.flat import FlatParameters
 
+SHORTAGES = ("allocate memory", "out of memory", "ALLOC_FAILED")  # of torch, CUDA and its libraries
+
 
 class Trainable(Protocol):
     """A network and what it is trained for: levels of noise, and the loss at them."""
@@ -76,19 +78,19 @@ class Gradients:
         while True:
             try:
                 return self._sum(batch, seed)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not _is_memory(error):
                     raise
                 problem = " ".join(str(error).split())
-            if 2 * self.parts > len(batch):
+            if self.parts >= len(batch):
                 raise UserError(
                     f"memory does not suffice for a single image: {problem}; make the network "
                     "smaller or take a larger GPU"
                 )
-            self._halve()
+            self._halve(len(batch))
 
-    def _halve(self) -> None:
-        self.parts *= 2
+    def _halve(self, count: int) -> None:
+        self.parts = min(2 * self.parts, count)
         self._captured.clear()
         if self.flat.values.is_cuda:
             torch.cuda.empty_cache()
@@ -112,7 +114,12 @@ class Gradients:
             torch.manual_seed(seed)
             return self.plain(part)
         if index not in self._captured:
-            self._captured[index] = Captured(self._of_tensors, *vars(part).values())
+            others, tensors = self._captured.values(), vars(part).values()
+            pool = next((other.graph.pool() for other in others), None)
+            # Beside another part's memory there may be none for a call outside of the recording.
+            warm = any(len(other.inputs[0]) == len(part) for other in others)
+            captured = Captured(self._of_tensors, *tensors, pool=pool, warm=warm)
+            self._captured[index] = captured
         torch.manual_seed(seed)
         return self._captured[index](*vars(part).values())
 
@@ -129,5 +136,8 @@ class Gradients:
 
 
 def _is_memory(error: Exception) -> bool:
-    """Whether an error says that an allocation failed, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether an error, or the one in whose handling it came, says that an allocation failed."""
+    said = any(words in str(error) for words in SHORTAGES)
+    if said or isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error.__context__, Exception) and _is_memory(error.__context__)
