@@ -146,7 +146,7 @@ def norm(x: Tensor, layer: nn.GroupNorm) -> tuple[Tensor, Tensor]:
 def resampled(x: Tensor, layer: Any) -> Tensor:
     """As emm.nets.blocks.Resample.forward."""
     down = layer.direction == "down"
-    if not layer.plain or down and (x.shape[2] % 2 or x.shape[3] % 2):
+    if not layer.plain or (down and (x.shape[2] % 2 or x.shape[3] % 2)):
         return layer(x)
     return _Pool.apply(x, 0.25) if down else _Repeat.apply(x, 1.0)
 

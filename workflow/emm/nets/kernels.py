@@ -12,7 +12,7 @@ import triton.language as tl
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def norm_forward(
     x, y, weight, bias, shift, seed, average, mean, rstd,
     pixels, channels, groups, first, eps, threshold, scale, own_gain, own_shift,
@@ -76,7 +76,7 @@ def norm_forward(
         write(y + place, values, there, WHOLE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def norm_backward(
     x, dy, joined, dx, weight, bias, shift, seed, average, mean, rstd, dweight, dbias, dshift,
     pixels, channels, groups, first, threshold, scale, own_gain, own_shift,
