@@ -191,9 +191,19 @@ class _Norm(torch.autograd.Function):
         average = x.new_empty((count, channels), dtype=torch.float32)
         sizes = _sizes(channels, groups, height * width)
         kernels.norm_forward[count, groups // sizes["GROUPS"]](
-            *(x, y, weight, bias, _some(shift, mean), _some(seed, mean), average, mean, rstd),
+            *(
+                x,
+                y,
+                weight,
+                bias,
+                _or_unread(shift, mean),
+                _or_unread(seed, mean),
+                average,
+                mean,
+                rstd,
+            ),
             *(height * width, channels, groups, first, eps, *_dropping(rate)),
-            *(_own(weight), _own(shift)),
+            *(_image_stride(weight), _image_stride(shift)),
             **sizes,
             SHIFTED=shift is not None,
             SILU=silu,
@@ -219,9 +229,19 @@ class _Norm(torch.autograd.Function):
         dshift = torch.empty_like(slopes[0])
         sizes = _sizes(channels, groups, height * width)
         kernels.norm_backward[count, groups // sizes["GROUPS"]](
-            *(x, dy, joined, dx, weight, bias, _some(shift, x), _some(seed, x), *statistics),
+            *(
+                x,
+                dy,
+                joined,
+                dx,
+                weight,
+                bias,
+                _or_unread(shift, x),
+                _or_unread(seed, x),
+                *statistics,
+            ),
             *(*slopes, dshift, height * width, channels, groups, first, *_dropping(rate)),
-            *(_own(weight), _own(shift), *dy_strides, *joined_strides),
+            *(_image_stride(weight), _image_stride(shift), *dy_strides, *joined_strides),
             **sizes,
             SHIFTED=shift is not None,
             SILU=silu,
@@ -343,12 +363,12 @@ def _ceil(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def _own(values: Tensor | None) -> int:
+def _image_stride(values: Tensor | None) -> int:
     """Distance of the values of one image to the next one's."""
     return 0 if values is None or values.ndim == 1 else values.shape[1]
 
 
-def _some(tensor: Tensor | None, other: Tensor) -> Tensor:
+def _or_unread(tensor: Tensor | None, other: Tensor) -> Tensor:
     """A kernel takes a tensor also where it reads none."""
     return other if tensor is None else tensor
 
