@@ -27,9 +27,10 @@ def plan_lightly() -> None:
     """
     from snakemake import common, rules
 
-    once = functools.lru_cache(maxsize=None)(common.get_function_params)
-    common.get_function_params = rules.get_function_params = once
     gc.freeze()
+    if hasattr(rules, "get_function_params"):  # not a public one: others may do without it
+        once = functools.lru_cache(maxsize=None)(rules.get_function_params)
+        common.get_function_params = rules.get_function_params = once
 
 
 def start_without_limit(workflow: Any) -> None:

@@ -85,3 +85,12 @@ def test_oblong_images(settings):
     subset = Subset(np.zeros((2, 4, 6, 1), np.uint8), none, none, np.arange(2), 0)
     with pytest.raises(UserError, match="4x6 pixels: networks take square ones"):
         weights(settings, subset)
+
+
+def test_a_gpu_that_emulates_bf16_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    for precision, kind in (("fp32", "cuda"), ("bf16", "cpu"), ("bf16", "cuda")):
+        assert not capsys.readouterr().err
+        device.check_precision(precision, torch.device(kind))
+    assert "Tesla T4 has no bf16 and emulates it" in capsys.readouterr().err

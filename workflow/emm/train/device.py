@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import sys
 
 import torch
 from torch import Tensor
@@ -38,6 +39,16 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda")
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Say so where a GPU has to emulate bf16, which takes longer than fp32."""
+    if precision != "bf16" or device.type != "cuda":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        told = f"{name} has no bf16 and emulates it: train.precision fp16 or fp32 is faster"
+        print(told, file=sys.stderr, flush=True)
+
+
 def keep_freed_memory() -> None:
     """Let the C library reuse freed memory instead of returning it to the system.
 
@@ -66,6 +77,7 @@ def build_denoiser(
     _, height, width, channels = subset.images.shape
     if height != width:
         raise UserError(f"images of {height}x{width} pixels: networks take square ones")
+    check_precision(recipe.train.precision, device)
     torch.manual_seed(derive(recipe.train.seed, "init"))
     network = nets.build(
         recipe.model, resolution=height, image_channels=channels, label_dim=subset.label_dim
