@@ -84,6 +84,11 @@ def not_measured(what: str, against: str, target: Target | None, reason: str) ->
     return Row(what, against, target, None, note=reason)
 
 
+def without_gpu(goals: Iterable[Goal]) -> list[Row]:
+    """Rows of goals where there is no GPU."""
+    return [not_measured(goal.what, goal.against, goal.target, "no GPU") for goal in goals]
+
+
 Times = dict[str, list[float]]
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from emm import nets
 from emm.diffusion.precondition import Denoiser
 from emm.spec import Recipe
-from emm.train.state import Plan, State, initial_state
-from emm.train.step import Step
+from emm.train.state import Plan, State
+from emm.train.step import Step, begin
 
 SIZE = 5000
 PEAK = 8192  # rows and columns of the matrices whose product measures the peak
@@ -64,9 +64,7 @@ def make(
                 torch.nn.init.xavier_uniform_(layer.weight)
     denoiser = Denoiser(network, "edm", precision).to(device)
     plan = Plan("benchmark", recipe.train, size, (0.99929,), (10**9,))
-    state = initial_state(denoiser.network, plan, channels_last=precision != "fp32")
-    step = Step(denoiser, made_up(size, channels, resolution, device), None, plan, state)
-    denoiser.train()
+    state, step = begin(denoiser, made_up(size, channels, resolution, device), None, plan)
     return Training(recipe, denoiser, state, step, plan)
 
 

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from common import Goal, Options, Row, Target, not_measured
+from common import Goal, Options, Row, Target, without_gpu
 from sklearn.datasets import load_sample_images
 
-from emm import nets
+from emm.data.stage import Subset
 from emm.diffusion.precondition import Denoiser, to_unit
 from emm.diffusion.sampling import sample
 from emm.score.stage import score_arrays
-from emm.seeds import derive
 from emm.spec import Recipe
-from emm.train.state import Plan, initial_state
-from emm.train.step import Step
+from emm.train.device import as_tensors, build_denoiser
+from emm.train.state import Plan
+from emm.train.step import begin
 
 NAME = "memorization ratio in bf16 less that in fp32, mean of 3 pairs, at the step of the largest"
 AGAINST = "standard deviation between seeds in fp32"
@@ -38,7 +38,7 @@ def rows(options: Options) -> Iterator[Row]:
     if options.device == "cpu":
         return
     if not torch.cuda.is_available():
-        yield not_measured(NAME, AGAINST, GOALS[0].target, "no GPU")
+        yield from without_gpu(GOALS)
         return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     images = crops()
@@ -73,17 +73,15 @@ def crops(pixels: int = 8) -> np.ndarray:
     return tiles[chosen].round().astype(np.uint8)
 
 
-def build(images: np.ndarray, precision: str, seed: int):
-    """Recipe, denoiser, plan, state and step of a training."""
+def build(images: np.ndarray, precision: str, seed: int, device: str = "cuda"):
+    """Recipe, denoiser, state and step of a training."""
     train = GROUPS["train"] | {"precision": precision, "seed": seed}
     recipe = Recipe.model_validate(GROUPS | {"train": train})
-    torch.manual_seed(derive(seed, "init"))
-    network = nets.build(recipe.model, resolution=images.shape[1], image_channels=3, label_dim=0)
-    denoiser = Denoiser(network, "edm", precision).cuda()
+    nothing = np.full(len(images), -1)
+    subset = Subset(images, nothing, nothing, np.arange(len(images)), 0)
+    denoiser = build_denoiser(recipe, subset, torch.device(device))
     plan = Plan("benchmark", recipe.train, len(images), (recipe.train.ema,), (STEPS[-1],))
-    state = initial_state(network, plan, channels_last=precision != "fp32")
-    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().cuda()
-    return recipe, denoiser, state, Step(denoiser, tensor, None, plan, state)
+    return recipe, denoiser, *begin(denoiser, *as_tensors(subset, torch.device(device)), plan)
 
 
 def curve(images: np.ndarray, precision: str, seed: int) -> list[float]:

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from common import Goal, Options, Row, Target, compare, not_measured, take_turns
+from common import Goal, Options, Row, Target, compare, take_turns, without_gpu
 from networks import PUBLISHED, flops_of_training, make
 from reference import sample as sample_eagerly
 from training import _our_steps, seconds
@@ -30,8 +30,7 @@ def rows(options: Options) -> Iterator[Row]:
     if options.device == "cpu":
         return
     if not torch.cuda.is_available():
-        for goal in GOALS:
-            yield not_measured(goal.what, goal.against, goal.target, "no GPU")
+        yield from without_gpu(GOALS)
         return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     ours, theirs = (

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from common import Goal, Options, Row, Target, compare, not_measured, take_turns
+from common import Goal, Options, Row, Target, compare, take_turns, without_gpu
 from networks import PEAK, PUBLISHED, QUICK, Training, flops_of_training, make, measured_peak
 from reference import Reference
 
@@ -31,8 +31,7 @@ def rows(options: Options) -> Iterator[Row]:
         return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if not torch.cuda.is_available():
-        for goal in GOALS:
-            yield not_measured(goal.what, goal.against, goal.target, "no GPU")
+        yield from without_gpu(GOALS)
         return
     peak = measured_peak()
     for pixels in GPU_TARGETS:

@@ -15,7 +15,8 @@ from emm.sd.base import encode_images, load_base
 from emm.sd.finetune import Step, autocast, clip, encode_subset, fine_tune
 from emm.seeds import derive
 from emm.train import checkpoint
-from emm.train.loop import Plan, State, checkpoint_path, initial_state
+from emm.train.loop import checkpoint_path
+from emm.train.state import Plan, State, initial_state
 
 CPU = torch.device("cpu")
 

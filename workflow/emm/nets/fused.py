@@ -71,11 +71,7 @@ def block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
     hidden = _spatial(hidden, module.conv_in)
     shift = module.shift(embedding).float() + module.conv_in.bias
     hidden, _ = activated(hidden, module.norm_out, shift, module.dropout)
-    hidden, bias = _spatial(hidden, module.conv_out), module.conv_out.bias
-    if module.shortcut is not None:
-        x, bias = _pointwise(x, module.shortcut), bias + module.shortcut.bias
-    x = residual(x, hidden, bias)
-    return x if module.attention is None else module.attention(x)
+    return _joined(module, x, hidden, SQRT_HALF)
 
 
 def modulated_block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
@@ -87,34 +83,36 @@ def modulated_block(module: Any, x: Tensor, embedding: Tensor) -> Tensor:
     about = (module.norm_out.num_groups, module.norm_out.eps, True, *_dropout(module.dropout))
     seed = _seed(x, module.dropout)
     hidden, _ = _Norm.apply(hidden, gain, offset, module.conv_in.bias, seed, about)
+    return _joined(module, x, hidden, 1.0)
+
+
+def _joined(module: Any, x: Tensor, hidden: Tensor, scale: float) -> Tensor:
+    """The end of a block: its last convolution, the sum with its shortcut, and its attention."""
     hidden, bias = _spatial(hidden, module.conv_out), module.conv_out.bias
     if module.shortcut is not None:
         x, bias = _pointwise(x, module.shortcut), bias + module.shortcut.bias
-    x = residual(x, hidden, bias, 1.0)
+    x = residual(x, hidden, bias, scale)
     return x if module.attention is None else module.attention(x)
-
-
-def head_attention(module: Any, x: Tensor) -> Tensor:
-    """As emm.nets.iddpm.HeadAttention.forward."""
-    normal, x = norm(x, module.norm)
-    count, channels, height, width = x.shape
-    tokens = _pointwise(normal, module.qkv, module.qkv.bias).permute(0, 2, 3, 1)
-    tokens = tokens.reshape(count, height * width, module.heads, 3, channels // module.heads)
-    mixed = functional.scaled_dot_product_attention(*tokens.permute(3, 0, 2, 1, 4).unbind(0))
-    mixed = mixed.transpose(1, 2).reshape(count, height, width, channels).permute(0, 3, 1, 2)
-    projected = _pointwise(mixed, module.projection)
-    return residual(x, projected, module.projection.bias, 1.0)
 
 
 def attention(module: Any, x: Tensor) -> Tensor:
     """As emm.nets.blocks.Attention.forward."""
+    return _attended(module, x, 1, SQRT_HALF)
+
+
+def head_attention(module: Any, x: Tensor) -> Tensor:
+    """As emm.nets.iddpm.HeadAttention.forward."""
+    return _attended(module, x, module.heads, 1.0)
+
+
+def _attended(module: Any, x: Tensor, heads: int, scale: float) -> Tensor:
     normal, x = norm(x, module.norm)
     count, channels, height, width = x.shape
     tokens = _pointwise(normal, module.qkv, module.qkv.bias).permute(0, 2, 3, 1)
-    tokens = tokens.reshape(count, 1, height * width, 3 * channels)
-    mixed = functional.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
-    mixed = mixed.reshape(count, height, width, channels).permute(0, 3, 1, 2)
-    return residual(x, _pointwise(mixed, module.projection), module.projection.bias)
+    tokens = tokens.reshape(count, height * width, heads, 3, channels // heads)
+    mixed = functional.scaled_dot_product_attention(*tokens.permute(3, 0, 2, 1, 4).unbind(0))
+    mixed = mixed.transpose(1, 2).reshape(count, height, width, channels).permute(0, 3, 1, 2)
+    return residual(x, _pointwise(mixed, module.projection), module.projection.bias, scale)
 
 
 def _spatial(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -148,7 +146,7 @@ def resampled(x: Tensor, layer: Any) -> Tensor:
     down = layer.direction == "down"
     if not layer.plain or (down and (x.shape[2] % 2 or x.shape[3] % 2)):
         return layer(x)
-    return _Pool.apply(x, 0.25) if down else _Repeat.apply(x, 1.0)
+    return _Resize.apply(x, False, 0.25) if down else _Resize.apply(x, True, 1.0)
 
 
 def _norm(x: Tensor, layer: nn.GroupNorm, shift: Any, dropout: Any, silu: bool) -> Any:
@@ -289,49 +287,31 @@ class _Sum(torch.autograd.Function):
         return dx, dx, sums.sum(0), None
 
 
-class _Pool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, factor):
-        ctx.factor = factor
-        return _pool(x, factor)
+class _Resize(torch.autograd.Function):
+    """The gradient of a sum over pixels repeats that of the sum, and the other way round."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, dy):
-        return _repeat(dy, ctx.factor), None
-
-
-class _Repeat(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, factor):
-        ctx.factor = factor
-        return _repeat(x, factor)
+    def forward(ctx, x, up, factor):
+        ctx.about = (not up, factor)
+        return _resize(x, up, factor)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        return _pool(dy, ctx.factor), None
+        return _resize(dy, *ctx.about), None, None
 
 
-def _pool(x: Tensor, factor: float) -> Tensor:
-    """Sums over 2x2 pixels times a factor."""
-    height, width = x.shape[2:]
-    return _resize(_kernels().pool, x, (height // 2, width // 2), (height // 2, width // 2), factor)
-
-
-def _repeat(x: Tensor, factor: float) -> Tensor:
-    """Each pixel four times, times a factor."""
-    height, width = x.shape[2:]
-    return _resize(_kernels().repeat, x, (2 * height, 2 * width), (height, width), factor)
-
-
-def _resize(kernel: Any, x: Tensor, size: Any, small: Any, factor: float) -> Tensor:
-    x = x.contiguous(memory_format=LAYOUT)
-    count, channels, _, _ = x.shape
+def _resize(x: Tensor, up: bool, factor: float) -> Tensor:
+    """Each pixel four times if up, else sums over 2x2 pixels; times a factor."""
+    kernels, x = _kernels(), x.contiguous(memory_format=LAYOUT)
+    count, channels, height, width = x.shape
+    size = (2 * height, 2 * width) if up else (height // 2, width // 2)
     y = torch.empty((count, channels, *size), dtype=x.dtype, device=x.device, memory_format=LAYOUT)
-    rows, columns = count * small[0], small[1]
+    small = x if up else y
+    rows, columns = count * small.shape[2], small.shape[3]
     sizes = _sum_sizes(channels)
     grid = (_ceil(rows * columns, sizes["STEP"]), _ceil(channels, sizes["WIDTH"]))
+    kernel = kernels.repeat if up else kernels.pool
     kernel[grid](x, y, rows, columns, channels, factor, **sizes)
     return y
 

@@ -111,12 +111,11 @@ def norm_backward(
         pixel = start + tl.arange(0, STEP)
         place = pixel[:, None] * channels + channel[None, :]
         there = (pixel < pixels)[:, None] & inside[None, :]
-        normal = read(x + place, there, WHOLE) * spread[None, :] + constant[None, :]
         slope = read(dy + pixel[:, None] * dy_pixel + channel[None, :], there, WHOLE)
         if DROPS:
             slope = tl.where(kept(index + place.to(tl.uint32), seed, threshold), slope, 0.0)
-        if SILU:
-            slope *= silu_slope(normal * gain[None, :] + offset[None, :])
+        values = read(x + place, there, WHOLE)
+        normal, slope = normal_and_slope(values, slope, spread, constant, gain, offset, SILU)
         sums += slope
         products += slope * normal
     slopes, product = tl.sum(sums, 0), tl.sum(products, 0)
@@ -142,17 +141,25 @@ def norm_backward(
         pixel = start + tl.arange(0, STEP)
         place = pixel[:, None] * channels + channel[None, :]
         there = (pixel < pixels)[:, None] & inside[None, :]
-        normal = read(x + place, there, WHOLE) * spread[None, :] + constant[None, :]
         slope = read(dy + pixel[:, None] * dy_pixel + channel[None, :], there, WHOLE)
         if DROPS:
             slope = tl.where(kept(index + place.to(tl.uint32), seed, threshold), slope, 0.0)
-        if SILU:
-            slope *= silu_slope(normal * gain[None, :] + offset[None, :])
+        values = read(x + place, there, WHOLE)
+        normal, slope = normal_and_slope(values, slope, spread, constant, gain, offset, SILU)
         slope = slope * gained[None, :] + (normal * inner[None, :] + outer[None, :])
         if JOINS:
             other = pixel[:, None] * joined_pixel + channel[None, :]
             slope += read(joined + other, there, WHOLE)
         write(dx + place, slope, there, WHOLE)
+
+
+@triton.jit
+def normal_and_slope(values, slope, spread, constant, gain, offset, SILU: tl.constexpr):
+    """Normalized values, and the slope of what they are scaled and shifted to, before any SiLU."""
+    normal = values * spread[None, :] + constant[None, :]
+    if SILU:
+        slope *= silu_slope(normal * gain[None, :] + offset[None, :])
+    return normal, slope
 
 
 @triton.jit

@@ -19,8 +19,9 @@ from emm.sd.origin import Origin, find_base
 from emm.sd.prompts import prompts_of, training_prompts
 from emm.seeds import derive
 from emm.spec import Recipe
-from emm.train.loop import Plan, State, initial_state, repeat
+from emm.train.loop import repeat
 from emm.train.order import DataOrder
+from emm.train.state import Plan, State, initial_state
 
 LARGEST_NORM = 1.0
 LOSS_SCALES = {"fp32": 1.0, "bf16": 1.0, "fp16": 1024.0}  # static
@@ -106,11 +107,7 @@ class Step:
         batch = self.order.batch(state.step)
         gradient, loss = self._gradient(state, batch)
         clip(gradient)
-        state.optimizer.step(gradient, self.plan.learning_rate(state.step))
-        for rate, average in state.averages.items():
-            average.lerp_(state.flat.values, 1 - self.plan.ema_decay(rate, state.step))
-        state.loss_sum += loss
-        state.step += 1
+        state.update(self.plan, gradient, loss)
 
     def _gradient(self, state: State, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of a batch, summed over its parts, and its mean loss."""

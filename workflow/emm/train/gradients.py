@@ -108,26 +108,25 @@ class Gradients:
         return loss, total
 
     def _part(self, index: int, rows: slice, part: Batch, seed: int) -> tuple[Tensor, Tensor]:
-        first = self.rows.start + rows.start
-        share_dropout(self.denoiser.network, self.count, slice(first, first + len(part)))
-        if not self.graphs:
-            torch.manual_seed(seed)
-            return self.plain(part)
         if index not in self._captured:
-            others, tensors = self._captured.values(), vars(part).values()
-            pool = next((other.graph.pool() for other in others), None)
-            # Beside another part's memory there may be none for a call outside of the recording.
-            warm = any(len(other.inputs[0]) == len(part) for other in others)
-            captured = Captured(self._of_tensors, *tensors, pool=pool, warm=warm)
-            self._captured[index] = captured
+            first = self.rows.start + rows.start
+            share_dropout(self.denoiser.network, self.count, slice(first, first + len(part)))
+            if self.graphs:
+                self._captured[index] = self._capture(part)
+        compute = self._captured.get(index, self._plain)
         torch.manual_seed(seed)
-        return self._captured[index](*vars(part).values())
+        return compute(*vars(part).values())
 
-    def _of_tensors(self, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.plain(Batch(*tensors))
+    def _capture(self, part: Batch) -> Captured:
+        others = self._captured.values()
+        pool = next((other.graph.pool() for other in others), None)
+        # Beside another part's memory there may be none for a call outside of the recording.
+        warm = any(len(other.inputs[0]) == len(part) for other in others)
+        return Captured(self._plain, *vars(part).values(), pool=pool, warm=warm)
 
-    def plain(self, part: Batch) -> tuple[Tensor, Tensor]:
-        """Loss and gradient of some rows of a batch."""
+    def _plain(self, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Loss and gradient of the tensors of a batch, or of some rows of one."""
+        part = Batch(*tensors)
         loss = self.denoiser.loss(part.images, part.labels, part.noise, part.level)
         if len(part) != self.count:
             loss = loss * (len(part) / self.count)

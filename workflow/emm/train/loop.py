@@ -13,8 +13,8 @@ from torch import Tensor
 from emm.errors import Interrupted, UserError
 from emm.train import METRICS, checkpoint
 from emm.train.gradients import Trainable
-from emm.train.state import Plan, State, initial_state
-from emm.train.step import Step
+from emm.train.state import Plan, State
+from emm.train.step import begin
 from emm.train.team import ALONE, Team
 
 METRIC_ROWS = 200
@@ -38,10 +38,7 @@ def train(
     SIGTERM or SIGINT with the state saved, and UserError when the loss is not finite, with the
     last good state kept.
     """
-    tensor_cores = plan.settings.precision != "fp32"
-    state = initial_state(denoiser.network, plan, channels_last=tensor_cores)
-    step = Step(denoiser, images, labels, plan, state, team)
-    denoiser.train()
+    state, step = begin(denoiser, images, labels, plan, team)
     return repeat(step, state, plan, folder, report, team)
 
 

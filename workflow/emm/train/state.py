@@ -79,6 +79,14 @@ class State:
         _, epoch, loss, _, _, rate = self.metrics[-1]
         return f"epoch {epoch:.0f}, loss {loss:.4g}, {rate:,.0f} images/s"
 
+    def update(self, plan: Plan, gradient: Tensor, loss: Tensor) -> None:
+        """Adam's step by a flat gradient and the EMA's, as a plan has them at this step."""
+        self.optimizer.step(gradient, plan.learning_rate(self.step))
+        for rate, average in self.averages.items():
+            average.lerp_(self.flat.values, 1 - plan.ema_decay(rate, self.step))
+        self.loss_sum += loss
+        self.step += 1
+
 
 def initial_state(
     network: nn.Module, plan: Plan, *, decoupled: bool = False, channels_last: bool = False

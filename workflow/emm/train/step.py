@@ -7,10 +7,24 @@ from emm.diffusion.precondition import to_unit
 from emm.seeds import derive
 from emm.train.gradients import Batch, Gradients, Trainable
 from emm.train.order import DataOrder
-from emm.train.state import Plan, State
+from emm.train.state import Plan, State, initial_state
 from emm.train.team import ALONE, Team
 
 FP16_LOSS_SCALE = 100.0  # static, as in EDM's fp16 training
+
+
+def begin(
+    denoiser: Trainable,
+    images: Tensor,
+    labels: Tensor | None,
+    plan: Plan,
+    team: Team = ALONE,
+) -> tuple[State, "Step"]:
+    """The state before the first step of a training and what advances it; dropout is on."""
+    tensor_cores = plan.settings.precision != "fp32"
+    state = initial_state(denoiser.network, plan, channels_last=tensor_cores)
+    denoiser.train()
+    return state, Step(denoiser, images, labels, plan, state, team)
 
 
 class Step:
@@ -50,11 +64,7 @@ class Step:
         loss, gradient = self.gradients(self.batch(state.step), seed)
         self.team.add(gradient, loss)
         torch.nan_to_num_(gradient.div_(self.scale), nan=0.0, posinf=1e5, neginf=-1e5)
-        state.optimizer.step(gradient, self.plan.learning_rate(state.step))
-        for rate, average in state.averages.items():
-            average.lerp_(state.flat.values, 1 - self.plan.ema_decay(rate, state.step))
-        state.loss_sum += loss
-        state.step += 1
+        state.update(self.plan, gradient, loss)
 
     def batch(self, step: int) -> Batch:
         """This process' rows of a step's batch, with their noise."""
