@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emm.plan.gpus import Gpu
 
 DONE, RESUMABLE, MISSING = "done", "resumable", "missing"
+RESULTS = ("evaluation", "epoch", "n_samples", "n_memorized", "memorization_ratio", "knn_distance")
 
 
 def run_rows(catalog: Catalog) -> list[dict[str, Any]]:
@@ -61,10 +62,9 @@ def _summaries(catalog: Catalog, run: Run) -> list[Path]:
 
 
 def _results(path: Path) -> list[dict[str, Any]]:
-    from emm.analyse.parquet import read_table
+    from emm.analyse.parquet import read_rows
 
-    columns = ["evaluation", "epoch", "n_samples", "n_memorized", "memorization_ratio"]
-    return read_table(path)[[*columns, "knn_distance"]].to_dict("records")
+    return [{name: row[name] for name in RESULTS} for row in read_rows(path)]
 
 
 def print_runs(rows: list[dict[str, Any]]) -> None:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
-from scipy.stats import chi2, chisquare, ks_1samp, uniform
 
 from emm.score.criteria import is_memorized, wilson_interval
 
@@ -151,6 +149,8 @@ def copies_layout(layouts: Layouts, training: Layouts, squared_distances: np.nda
     those of the criterion. Means differ by no more than their pixels do, so that a memorized sample
     is a copy of a layout too wherever both have the cross at the same place.
     """
+    from scipy.spatial import cKDTree
+
     apart = cKDTree(_features(training)).query(_features(layouts))[0]
     return 9 * apart**2 < squared_distances[:, 1]
 
@@ -220,6 +220,8 @@ def cross_lines(images: np.ndarray, layouts: Layouts, crosses: Crosses) -> np.nd
 
 def _distance(grey_levels: np.ndarray) -> float:
     """Kolmogorov-Smirnov distance from uniform grey levels 0..255, each as wide as one."""
+    from scipy.stats import ks_1samp, uniform
+
     levels = uniform(-0.5, 256)
     return float(ks_1samp(grey_levels, levels.cdf, method="asymp").statistic)
 
@@ -229,6 +231,8 @@ def _evenness(starts: np.ndarray, crosses: Crosses) -> float:
     places = len(crosses.starts)
     if places == 1 or len(starts) < LEAST_COUNT * places:
         return np.nan
+    from scipy.stats import chi2, chisquare
+
     counts = [np.bincount(line - crosses.starts[0], minlength=places) for line in starts.T]
     uneven = sum(chisquare(count).statistic for count in counts)
     return float(chi2.sf(uneven, 2 * (places - 1)))
