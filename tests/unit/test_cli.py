@@ -213,6 +213,14 @@ def test_runs_for_people(emm, made):
     assert listed[2][1:] == ["missing", "mine", "3", "-"]
 
 
+def test_runs_with_results_do_without_pandas(made):
+    code = f"import sys; sys.argv = {['emm', 'runs', '--config', made.config]}\n"
+    code += "from emm.cli import main\ntry: main()\nfinally: print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "1 done" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_runs_of_a_config_file(emm, made, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(made.config)

@@ -18,6 +18,7 @@ RUNS = {  # distinct runs of each experiment
     "batch_size": 14,
     "regularization": 18,  # all EMA rates are tracked in the two runs without weight decay
     "conditioning": 20,
+    "demo": 7,  # all of conditioning
     "conditioning_training": 12,
     "random_labels": 20 + 1,
     "edm_labels": 2,

@@ -10,7 +10,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from emm.analyse.names import metric, ordered, plain_text, rounded, series_label, value_name
-from emm.analyse.parquet import read_table, write_table
+from emm.analyse.parquet import read_rows, read_table, write_table
 from emm.analyse.series import effective, plain, series_of, telling
 from emm.analyse.summary import print_summary
 from emm.analyse.tables import best_and_last, emm_table
@@ -148,6 +148,7 @@ def test_damaged_tables_are_told(tmp_path):
         path.write_bytes(damaged)
         try:
             pd.testing.assert_frame_equal(read_table(path), frame)
+            assert read_rows(path) == frame.to_dict("records")
         except UserError as error:
             assert "damaged" in str(error)  # noqa: PT017 - either whole or told, never altered
     path.write_bytes(whole[: len(whole) // 2])

@@ -35,12 +35,12 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 
 
 def _read(path: Path, convert: Callable[[pa.Table], Any]) -> Any:
-    with path.open("rb") as stream:
-        try:
-            table = pq.ParquetFile(stream, page_checksum_verification=True).read()
-            content = convert(table)
-        except (pa.ArrowException, TypeError) as error:
-            raise ValueError(str(error).splitlines()[0]) from error
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(use_threads=False)  # Arrow's threads can abort a process at its exit
+        content = convert(table.replace_schema_metadata())  # pandas' own can be damaged too
+    except (pa.ArrowException, TypeError) as error:
+        raise ValueError(str(error).splitlines()[0]) from error
     if (table.schema.metadata or {}).get(SHAPE_KEY, _shape(table)) != _shape(table):
         raise ValueError("column names or row count differ from those written")
     return content

@@ -255,7 +255,7 @@ def read_scores(path: Path | str, columns: list[str] | None = None) -> pa.Table:
 
 def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
     with open_scores(path) as file:
-        return file.read(columns)
+        return file.read(columns, use_threads=False)
 
 
 @contextlib.contextmanager
