@@ -163,7 +163,7 @@ def test_no_profile_loads_by_itself(shipped):
         ({"threads": "2"}, "threads: input should be a valid integer, not '2'"),
         ({"set": {"train.lr": "fast"}}, "train.lr"),
         ({"set": {"train.learning_rate": 0.1}}, "unknown setting 'train.learning_rate'"),
-        ({"select": {"quick": {"conditioning": {"data.size": 7}}}}, "select"),
+        ({"select": {"quick": {"demo": {"data.size": 7}}}}, "select"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

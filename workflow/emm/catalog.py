@@ -123,6 +123,13 @@ class Catalog:
         """Folder of an evaluation's results, beside its run."""
         return self.run_folder(run_id) / evaluation_id
 
+    def measured(self, measure: str, experiment: str | None = None) -> list[tuple[str, str]]:
+        """Evaluations (run id, evaluation id) of which an experiment, or any, has a measure."""
+        asking = {name for name, content in self.experiments.items() if measure in content.measures}
+        asking &= {experiment} if experiment else asking
+        rows = (row for row in self.rows if row.experiment in asking)
+        return list(dict.fromkeys((row.run_id, row.evaluation_id) for row in rows))
+
     @property
     def score_files(self) -> list[Path]:
         """Scores of all samples of the evaluations that were run; UserError if none was."""

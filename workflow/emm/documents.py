@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
+from emm.measure import MEASURES
 from emm.spec import Settings, from_text
 
 Words = Annotated[
@@ -54,9 +55,12 @@ class Figure(Settings):
 
     title: str = Field("", description="What the figure shows; the first line of its caption")
     source: str = Field("", description="Where it stands in a paper")
-    plot: Literal["curve", "points", "grid", "table", "capacity", "examples"] = Field(
-        description="Lines, a point per run, samples beside their neighbours, a table, EMM and "
-        "memorization capacity against a setting, or training images"
+    plot: Literal["curve", "points", "grid", "table", "capacity", "examples", "levels", "paths"] = (
+        Field(
+            description="Lines, a point per run, samples beside their neighbours, a table, EMM and "
+            "memorization capacity against a setting, training images, a measure against the level "
+            "of noise, or the paths of trainings between the ideal denoisers"
+        )
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(
@@ -155,6 +159,11 @@ class Experiment(Settings):
     set: dict[str, Any] = Field({}, description="Settings that differ from the recipe in all runs")
     runs: list[dict[str, Any]] = Field(min_length=1, description="Items; lists in one are crossed")
     scaled: bool = Field(True, description="False: the runs are the same at every scale")
+    measures: tuple[Literal[MEASURES], ...] = Field(
+        (),
+        strict=False,
+        description="What else is measured of its evaluations, beside their scores",
+    )
     figures: dict[FigureName, Figure] = Field({}, description="What is drawn, by name")
     claims: dict[FigureName, Claim] = Field({}, description="What the paper says, by name")
 

@@ -22,6 +22,8 @@ KEYS = {  # how a figure is read
     "law that fits the other points best, with the 95 % interval of its exponent and their number; "
     "leaving out arrows can bend it.",
     "examples": "The first training images of each data set.",
+    "levels": "Solid: at held-out images; dotted: at training images. Bands: 95 % intervals.",
+    "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure
     *("data.dataset", "data.resolution", "data.only_class", "data.size"),
@@ -46,6 +48,11 @@ class PlannedFigure:
     def labels(self) -> dict[str, str]:
         """Labels of the figure in the report."""
         return {"figure": self.name, "shows": self.figure.title}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """What it is drawn from besides the memorization and EMM tables: tables of measures."""
+        return ("ideals",) if self.figure.plot == "levels" else ()
 
     @property
     def caption(self) -> str:

@@ -14,6 +14,7 @@ from emm import catalog, ids
 from emm.checkout import plan_lightly, start_without_limit, use_checkout
 from emm.errors import ending_in_a_line
 from emm.expansion import published_files
+from emm.measure import MEASURES
 from emm.plan.jobs import SMALL, Requests
 from emm.spec import RECIPE_VERSION, option
 
@@ -110,10 +111,17 @@ def written_anew(wildcards):
     return [f"{ROOT}/runs/{run.id}/metrics.parquet"] if run.given else []
 
 
+def measured(measure, experiment):
+    """Files of a measure of the evaluations of an experiment, or of all."""
+    found = CATALOG.measured(measure, experiment)
+    return [f"{ROOT}/runs/{run}/{name}/{measure}.parquet" for run, name in found]
+
+
 def results_of(experiment):
-    """Summaries of the evaluations, and records of the runs, of an experiment or of all."""
+    """What tables of an experiment, or of all, are made of: summaries, measures and records."""
     rows = [row for row in CATALOG.rows if experiment in (None, row.experiment)]
     return {
+        "measures": [path for name in MEASURES for path in measured(name, experiment)],
         "summaries": sorted({f"{ROOT}/runs/{row.key}/summary.parquet" for row in rows}),
         "records": sorted({f"{ROOT}/runs/{row.run_id}/run.yaml" for row in rows}),
     }

@@ -35,12 +35,16 @@ rule figure:
             exclude_defaults=True
         ),
         caption=lambda w: CATALOG.figures[w.figure].caption,
+        measures=lambda w, input: [
+            f"--measure={input[name]}" for name in CATALOG.figures[w.figure].tables
+        ],
     shell:
         """
         emm figure {wildcards.figure:q} \
             --config {params.config:q} \
             --memorization {input.memorization:q} \
             --emm {input.emm:q} \
+            {params.measures:q} \
             --output {params.stem:q} \
             2>{log:q}
         """

@@ -25,10 +25,10 @@ def paper_and_section(wildcards):
 
 def experiment_tables(wildcards):
     """Tables of the experiment that a figure belongs to."""
-    experiment = CATALOG.figures[wildcards.figure].experiment
+    planned = CATALOG.figures[wildcards.figure]
+    names = ["memorization", "emm", *planned.tables]
     return {
-        name: f"{ROOT}/tables/{experiment}/{name}.parquet"
-        for name in ["memorization", "emm"]
+        name: f"{ROOT}/tables/{planned.experiment}/{name}.parquet" for name in names
     }
 
 

@@ -20,6 +20,7 @@ from emm.spec import DEFAULTS, suggestion
 
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
+    *("ideals", "measure_table"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
 )
 OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
@@ -40,7 +41,8 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         raise UserError(f"{where}: is the name of a rule; choose another")
     for key in ("x", "hue", "style", "rows", "columns", "also"):
         value = getattr(figure, key)
-        known = [*DEFAULTS, *DERIVED, *(TIMES if key == "x" else ())]
+        timed = key == "x" or (key == "hue" and figure.plot == "levels")
+        known = [*DEFAULTS, *DERIVED, *(TIMES if timed else ())]
         if value is not None and value not in known:
             raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
     if not (is_metric(figure.y) or figure.y in CAPACITIES):

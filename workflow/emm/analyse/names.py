@@ -166,6 +166,26 @@ METRICS = {
     "cross_ks": Metric("Cross pixels from uniform (KS)", decimals=3),
     "cross_correlation": Metric("Correlation of cross pixels", decimals=3),
     "position_p": Metric("p of even cross positions", decimals=3),
+    "kappa": Metric(r"Towards memorizing $\kappa$, held-out images", decimals=3),
+    "kappa_training": Metric(r"Towards memorizing $\kappa$, training images", decimals=3),
+    "off_axis": Metric("Beside the line of the ideals, held-out images", best="low", decimals=3),
+    "off_axis_training": Metric(
+        "Beside the line of the ideals, training images", best="low", decimals=3
+    ),
+    "e_true": Metric("Squared distance to the true ideal, held-out images", decimals=4),
+    "e_true_training": Metric("Squared distance to the true ideal, training images", decimals=4),
+    "e_emp": Metric("Squared distance to the memorizing ideal, held-out images", decimals=4),
+    "e_emp_training": Metric(
+        "Squared distance to the memorizing ideal, training images", decimals=4
+    ),
+    "e_gauss": Metric("Squared distance to the Gaussian ideal, held-out images", decimals=4),
+    "e_gauss_training": Metric(
+        "Squared distance to the Gaussian ideal, training images", decimals=4
+    ),
+    "e_clean": Metric("Denoising error, held-out images", best="low", decimals=4),
+    "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
+    "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
+    "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
 }
 CAPACITIES = {  # of a series: of its best and of its last checkpoints
     "emm": Metric("EMM", "images", decimals=0),

@@ -14,11 +14,12 @@ from emm.analyse.places import Group, groups_of
 from emm.analyse.published import Source, load_published
 from emm.analyse.simulate import Measurements
 from emm.catalog import Catalog
-from emm.documents import Claim
+from emm.documents import Claim, Experiment
 from emm.errors import UserError
 from emm.expansion import published_files
 from emm.files import write_text
 
+OURS = "this project"
 BAR = r"\|"  # in a cell of a Markdown table
 COLUMNS = {  # and what a row has that does not say otherwise
     **{"id": "", "source": "", "figure": "", "kind": "", "experiment": "", "section": ""},
@@ -89,7 +90,7 @@ def _claims(
 ) -> Iterable[dict[str, Any]]:
     for name, experiment in catalog.experiments.items():
         papers = (s.source for s in sources if experiment.source.startswith(s.cited))
-        source = next(papers, experiment.source)
+        source = OURS if is_ours(experiment) else next(papers, experiment.source)
         for claim_name, claim in experiment.claims.items():
             yield {
                 "id": f"{name}.{claim_name}",
@@ -101,6 +102,17 @@ def _claims(
                 "statement": claim.statement,
                 **_judged(catalog, measurements, name, claim_name, claim),
             }
+
+
+def is_ours(experiment: Experiment) -> bool:
+    """Whether an experiment is this project's own, and so are its claims."""
+    return experiment.source.startswith("This project")
+
+
+def _provenance(experiment: Experiment, claim: Claim) -> str:
+    if is_ours(experiment):
+        return "ours"
+    return "interpreted" if claim.interpreted else "paper-text"
 
 
 def _judged(
@@ -115,7 +127,7 @@ def _judged(
     return {
         "metric": found.metric,
         "published": found.published,
-        "provenance": "interpreted" if claim.interpreted else "paper-text",
+        "provenance": _provenance(catalog.experiments[experiment], claim),
         "ours": found.ours,
         "ours_low": found.low,
         "ours_high": found.high,

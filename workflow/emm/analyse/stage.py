@@ -5,8 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from emm.analyse.parquet import read_table, write_table
+from emm.analyse.series import plain
 from emm.analyse.tables import emm_table
 from emm.catalog import Catalog
+from emm.errors import UserError
+from emm.measure.columns import COLUMNS
 from emm.spec import DEFAULTS
 
 
@@ -33,5 +36,28 @@ def gather(catalog: Catalog) -> pd.DataFrame:
         words = [key for key in frame if isinstance(DEFAULTS.get(key), str)]
         frame[words] = frame[words].astype(str)  # eval.snapshots is a word or a number
         frame.insert(2, "experiments", ",".join(sorted(names)))
+        for measure in sorted({m for name in names for m in catalog.experiments[name].measures}):
+            found = read_table(catalog.evaluation_folder(*evaluation) / f"{measure}.parquet")
+            frame = frame.merge(COLUMNS[measure](found), on="step", how="left", validate="1:1")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def gather_measure(catalog: Catalog, measure: str, output: Path) -> pd.DataFrame:
+    """Write all rows of a measure, with the settings of their runs; UserError where none is asked.
+
+    A file that is missing or damaged is a UserError.
+    """
+    settings = {(row.run_id, row.evaluation_id): row.settings for row in catalog.rows}
+    frames = []
+    for evaluation in catalog.measured(measure):
+        frame = read_table(catalog.evaluation_folder(*evaluation) / f"{measure}.parquet")
+        about = {key: [plain(value)] * len(frame) for key, value in settings[evaluation].items()}
+        frames.append(pd.concat([frame, pd.DataFrame(about)], axis=1))
+    if not frames:
+        raise UserError(f"no experiment of {', '.join(catalog.experiments)} measures {measure}")
+    rows = pd.concat(frames, ignore_index=True)
+    words = [key for key in rows if isinstance(DEFAULTS.get(key), str)]
+    rows[words] = rows[words].astype(str)
+    write_table(output, rows)
+    return rows

@@ -27,12 +27,15 @@ def figure(
     memorization: Annotated[Path, typer.Option(help="The memorization table.")],
     emm: Annotated[Path, typer.Option(help="The EMM table.")],
     output: Annotated[Path, typer.Option(help="Path without suffix.")],
+    measure: Annotated[
+        Path | None, typer.Option(help="The table of a measure, for figures of one.")
+    ] = None,
     config: ConfigFile = "config.yaml",
 ) -> None:
     """Draw one figure or table as svg, pdf, png and csv."""
     from emm.figures.stage import draw_figure
 
-    draw_figure(config_from(config), name, memorization, emm, output)
+    draw_figure(config_from(config), name, memorization, emm, output, measure)
 
 
 @app.command()

@@ -73,7 +73,7 @@ def sample_run(
             others = write_samples(recipe, subset, files, unfinished, *about)
             steps = list(files)
         else:
-            denoisers = _denoisers(recipe, settings, content, run_path, subset, device)
+            denoisers = denoisers_of(recipe, settings, content, run_path, subset, device)
             steps = _write_samples(denoisers, recipe, subset, unfinished, token, device, batch_size)
         index = {"run": content["run"], "evaluation": name, "settings": settings, **others}
         index["checkpoints"] = [
@@ -152,7 +152,7 @@ def _only_label(subset: Subset, which: str) -> int:
     return int(found[0])
 
 
-def _denoisers(
+def denoisers_of(
     recipe: Recipe,
     settings: Mapping[str, Any],
     content: Mapping[str, Any],
@@ -160,7 +160,7 @@ def _denoisers(
     subset: Subset,
     device: torch.device,
 ) -> Iterator[tuple[int, DenoiserFunction]]:
-    """Steps and their denoisers, one at a time."""
+    """Checkpoints of a run that settings ask for: steps and denoisers, one at a time."""
     if recipe.model.arch in (OPTIMUM, OWN):
         check_code(content, settings, run_path)
         images, labels = as_tensors(subset, device)

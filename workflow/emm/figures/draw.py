@@ -18,6 +18,7 @@ from emm.figures.capacity import capacity
 from emm.figures.curves import curve
 from emm.figures.examples import examples
 from emm.figures.grids import grid
+from emm.figures.ideals import levels, paths
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
 from emm.files import atomic_path, write_text
@@ -68,6 +69,8 @@ def _picture(
         return *drawing(figure, memorization, galleries), {}
     if figure.plot == "capacity":
         return *capacity(figure, memorization), {}
+    if figure.plot in ("levels", "paths"):
+        return *(levels if figure.plot == "levels" else paths)(figure, memorization), {}
     if figure.y in CAPACITIES:
         memorization = capacity_table(memorization)
     if figure.plot == "table":

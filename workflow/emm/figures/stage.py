@@ -16,19 +16,37 @@ from emm.spec import suggestion
 
 
 def draw_figure(
-    catalog: Catalog, name: str, memorization: Path, emm: Path, stem: Path
+    catalog: Catalog,
+    name: str,
+    memorization: Path,
+    emm: Path,
+    stem: Path,
+    measure: Path | None = None,
 ) -> list[Path]:
-    """Draw a figure of the catalog as stem.svg, .pdf, .png and .csv; returns the paths."""
+    """Draw a figure of the catalog as stem.svg, .pdf, .png and .csv; returns the paths.
+
+    measure: the table that a figure of single levels of noise is drawn from.
+    """
     if name in catalog.other_figures:
         raise UserError(catalog.other_figures[name])
     if name not in catalog.figures:
         raise UserError(f"no figure {name!r}{suggestion(name, catalog.figures)}")
     planned = catalog.figures[name]
-    rows = _rows_of(planned, read_table(memorization))
+    rows = _rows_of(planned, read_table(_drawn_from(planned, memorization, measure)))
     pictures = PICTURES.get(planned.figure.plot, lambda *_: None)(catalog, planned)
     chosen = {"where": {}, "sample_sizes": sample_sizes(planned)}  # the catalog has the rows
     figure = planned.figure.model_copy(update=chosen)
     return draw(figure, rows, read_table(emm), pictures, stem, planned.parts, planned.shared)
+
+
+def _drawn_from(planned: PlannedFigure, memorization: Path, measure: Path | None) -> Path:
+    """The table whose rows are drawn; UserError where a measure's is needed and not given."""
+    if not planned.tables:
+        return memorization
+    if measure is None:
+        wanted = memorization.with_name(f"{planned.tables[0]}.parquet")
+        raise UserError(f"figure {planned.name}: --measure is needed, as {wanted}")
+    return measure
 
 
 def sample_sizes(planned: PlannedFigure) -> list[int]:

@@ -116,6 +116,13 @@ def panel() -> tuple[Figure, Axes]:
     return picture, picture.add_subplot()
 
 
+def panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    """An empty picture of two columns with axes beside each other that share their y axis."""
+    picture = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
+    picture.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+    return picture, picture.subplots(1, count, sharey=True)
+
+
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty picture whose coordinates are inches from the top left."""
     picture = Figure(figsize=(width, height))

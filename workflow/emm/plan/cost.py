@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN
 from emm.limits import UNETS
+from emm.measure import LEVELS, PROBE_BATCH, PROBES
 from emm.plan.gpus import Gpu
 from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
@@ -135,6 +136,23 @@ def sampling_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     batches = math.ceil(settings["eval.num_samples"] / BATCH) * len(evaluation.steps)
     launches = batches * passes(settings) * _pass_launches(settings, gpu)
     return sampling_operations(evaluation) / gpu.rate(settings["train.precision"]) + launches
+
+
+def ideals_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
+    """Seconds of comparing all checkpoints with ideal denoisers, without the start of the job.
+
+    Both kinds of probes pass the network at all levels of noise; the optimum costs two products
+    with the training set, in double precision, and once for all checkpoints.
+    """
+    settings = evaluation.settings
+    if settings["model.arch"] == OWN:
+        return 0.0
+    images = 2 * PROBES * LEVELS
+    batches = math.ceil(images / PROBE_BATCH) * len(evaluation.steps)
+    work = len(evaluation.steps) * images * network(settings).operations
+    optimum = 4.0 * images * training_size(settings) * components(settings)
+    launches = batches * _pass_launches(settings, gpu)
+    return (work + 2 * optimum) / gpu.rate(settings["train.precision"]) + launches
 
 
 def _pass_launches(settings: Mapping[str, Any], gpu: Gpu) -> float:

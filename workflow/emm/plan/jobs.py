@@ -13,6 +13,7 @@ from emm.data.catalogue import source_info
 from emm.documents import Config
 from emm.plan.cost import (
     components,
+    ideals_seconds,
     network,
     sampling_seconds,
     scoring_seconds,
@@ -26,7 +27,16 @@ from emm.train.schedules import training_size
 SHARED = 0.9  # of what a GPU does alone, where several share a training: an estimate
 SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
 LEAST_MINUTES = 60
-MEMORY = {"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)}  # MB
+MEMORY = {  # MB
+    **{"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)},
+    "ideals": (12000, 12000),
+}
+SECONDS = {
+    "train": training_seconds,
+    "sample": sampling_seconds,
+    "score": scoring_seconds,
+    "ideals": ideals_seconds,
+}
 SCORE_BYTES = 20  # of a sample in the table of scores
 MAX_SOURCE = 60_000  # images of a source whose number nobody knows
 
@@ -77,6 +87,7 @@ SMALL = {
     "data": Small(60, 60, 4000),
     "subset": Small(10, 30, 4000),
     "experiment_tables": Small(10, 30, 4000),
+    "measure_table": Small(10, 30, 4000),
     "tables": Small(20, 30, 4000),
     "replication": Small(60, 30, 4000),
     "usage": Small(10, 10, 2000),
@@ -106,14 +117,13 @@ class Requests:
 
         Sampling leaves time for the scoring that follows in the same one.
         """
-        seconds = {"train": training_seconds, "sample": sampling_seconds, "score": scoring_seconds}
-        work = seconds[rule](evaluation or run, self.gpu)
+        work = SECONDS[rule](evaluation or run, self.gpu)
         needs_gpu = run.takes_gpu and (rule != "train" or run.is_trained) and self.gpu.gpu
         gpus = self._gpus(work) if needs_gpu and rule == "train" and not is_large(run) else 1
         work /= SHARED * gpus if gpus > 1 else 1
         start, longest = self.gpu.start_seconds, int(60 * self.plan.hours)
         least = min(LEAST_MINUTES, longest // 2)
-        most = {"train": longest, "sample": longest - least, "score": least}[rule]
+        most = {"train": longest, "score": least}.get(rule, longest - least)
         wanted = math.ceil((SPARE * work + start) / 60)
         minutes = min(max(wanted, least), most)
         allocations = max(1, math.ceil(work / (60 * minutes - start))) if work else 1
@@ -149,6 +159,7 @@ def all_jobs(catalog: Catalog) -> list[Job]:
     jobs = [*_data_jobs(catalog), *_subset_jobs(catalog)]
     for run in catalog.runs.values():
         jobs += _run_jobs(run, requests)
+    jobs += _measure_jobs(catalog, requests)
     return [*jobs, *_result_jobs(catalog)]
 
 
@@ -185,11 +196,21 @@ def _run_jobs(run: Run, requests: Requests) -> Iterator[Job]:
         yield replace(score, final=float(images * SCORE_BYTES), needs=(sample.key,))
 
 
+def _measure_jobs(catalog: Catalog, requests: Requests) -> Iterator[Job]:
+    """What else is measured of evaluations."""
+    for key in catalog.measured("ideals"):
+        run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
+        needs = (("train", run.id), ("data", run.source_id))
+        yield replace(requests.job("ideals", run, evaluation), needs=needs)
+
+
 def _result_jobs(catalog: Catalog) -> Iterator[Job]:
     """Tables, figures and the report."""
     scores = {name: [] for name in catalog.experiments}
     for row in catalog.rows:
         scores[row.experiment].append(("score", row.key))
+        if "ideals" in catalog.experiments[row.experiment].measures:
+            scores[row.experiment].append(("ideals", row.key))
     for name, keys in scores.items():
         needs = tuple(dict.fromkeys(keys))
         yield Job(
@@ -199,10 +220,19 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
     yield Job("tables", "all", *SMALL["tables"], needs=everything)
     for name in ("replication", "usage"):
         yield Job(name, "all", *SMALL[name], needs=(("tables", "all"),))
+    made: set[tuple[str, str]] = set()
     for name, planned in catalog.figures.items():
         about = (planned.experiment,)
-        needs = (("experiment_tables", planned.experiment),)
-        yield Job("figure", name, *SMALL["figure"], experiments=about, needs=needs)
+        needs = [("experiment_tables", planned.experiment)]
+        for measure in planned.tables:
+            table = ("measure_table", f"{planned.experiment}/{measure}")
+            needs.append(table)
+            if table not in made:
+                made.add(table)
+                found = catalog.measured(measure, planned.experiment)
+                sources = tuple((measure, f"{run}/{name}") for run, name in found)
+                yield Job(*table, *SMALL["measure_table"], experiments=about, needs=sources)
+        yield Job("figure", name, *SMALL["figure"], experiments=about, needs=tuple(needs))
     figures = tuple(("figure", name) for name in catalog.figures)
     yield Job("pages", "all", *SMALL["pages"], needs=(("replication", "all"), *figures))
     yield Job("report", "all", *SMALL["report"], needs=(("pages", "all"),))

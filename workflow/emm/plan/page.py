@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from emm.catalog import Catalog
+from emm.measure import MEASURES
 from emm.plan.jobs import Job
 
 Done = Set[tuple[str, str]]
@@ -18,8 +19,8 @@ STAGES = (  # columns of the graph, from left to right
     ("subset",),
     ("train",),
     ("sample",),
-    ("score",),
-    ("experiment_tables", "tables"),
+    ("score", "ideals"),
+    ("experiment_tables", "tables", "measure_table"),
     ("figure", "replication", "usage"),
     ("pages",),
     ("report",),
@@ -161,12 +162,12 @@ def _experiment(
 
 
 def _run(run: str, jobs: Sequence[Job], done: Done) -> str:
-    """A run: its training, then each of its evaluations, which are sampled and scored."""
+    """A run: its training, then each of its evaluations with what is done of it."""
     train, *rest = jobs
-    rows = [
-        ARROW.join(_box(job, done) for job in chain)
-        for chain in zip(rest[::2], rest[1::2], strict=True)
-    ]
+    chains: dict[tuple[str, bool], list[Job]] = {}
+    for job in rest:
+        chains.setdefault((job.name, job.rule in MEASURES), []).append(job)
+    rows = [ARROW.join(_box(job, done) for job in chain) for chain in chains.values()]
     evaluations = "".join(f'<div class="chain">{row}</div>' for row in rows)
     graph = f'{_box(train, done)}{ARROW}<div class="stage">{evaluations}</div>'
     cost = sum(job.gpu_hours for job in jobs)

@@ -9,6 +9,7 @@ from typing import Any
 from emm.catalog import Catalog
 from emm.errors import UserError
 from emm.files import write_text
+from emm.measure import MEASURES
 from emm.plan.gpus import find_gpu
 from emm.plan.jobs import Job, all_jobs
 from emm.plan.page import page
@@ -45,6 +46,8 @@ def is_done(catalog: Catalog, job: Job) -> bool:
         return (catalog.run_folder(job.run) / "run.yaml").exists()
     if job.rule in ("sample", "score"):
         return (catalog.evaluation_folder(*job.name.split("/")) / "summary.parquet").exists()
+    if job.rule in MEASURES:
+        return (catalog.evaluation_folder(*job.name.split("/")) / f"{job.rule}.parquet").exists()
     return False
 
 

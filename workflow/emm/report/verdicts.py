@@ -31,7 +31,7 @@ VERDICTS = {  # of each kind, from what a reader looks for first, and what the w
     },
 }
 ORIGINS = {  # of each kind, where it comes from
-    "claim": {"interpreted": "numbers are our reading"},
+    "claim": {"interpreted": "numbers are our reading", "ours": "a claim of this project"},
     "value": {
         "paper-table": "from the table",
         "paper-text": "from the text",

@@ -152,7 +152,7 @@ def figure_jobs(planned: PlannedFigure) -> set[Key]:
     evaluations = {row.key for row in planned.rows}
     return {
         *(("train", row.run_id) for row in planned.rows),
-        *((rule, key) for rule in ("sample", "score") for key in evaluations),
+        *((rule, key) for rule in ("sample", "score", *planned.tables) for key in evaluations),
     }
 
 

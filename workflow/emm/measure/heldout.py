@@ -1,0 +1,52 @@
+"""Images of the same source as a training set, and in the same proportions, but not in it."""
+
+import numpy as np
+
+from emm.data.sources import Source
+from emm.data.stage import Subset
+from emm.data.subsets import random_order, resize
+from emm.errors import UserError
+
+
+def held_out(source: Source, subset: Subset, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Up to `count` images uint8 (M, H, W, C) and their true classes int64 (M,), -1 without.
+
+    source: that of the subset. Classes come in the shares that they have in the subset, dummies
+    left out; copies of training images, as they are after resizing, are left out too. The seed
+    fixes which. UserError where nothing is left.
+    """
+    data = ~subset.is_dummy
+    classes = _classes(source, subset)
+    free = np.setdiff1d(np.arange(len(source)), subset.index[data])
+    chosen = []
+    for value, share in zip(*np.unique(subset.classes[data], return_counts=True), strict=True):
+        rows = free[classes[free] == value]
+        wanted = int(np.ceil(count * share / data.sum()))
+        chosen.append(random_order(rows, seed, f"held out {value}")[:wanted])
+    rows = np.concatenate(chosen)
+    images = resize(source.images[rows], subset.images.shape[1]) if len(rows) else subset.images[:0]
+    new = ~_among(images, subset.images)
+    if not new.any():
+        raise UserError(
+            f"all {len(source)} images of the source are in the training set: nothing is held out; "
+            "choose a smaller data.size"
+        )
+    order = random_order(np.flatnonzero(new), seed, "held out")[:count]
+    return images[order], classes[rows[order]]
+
+
+def _classes(source: Source, subset: Subset) -> np.ndarray:
+    """Classes of the source's images as the subset numbers them; -2 for those it does not draw."""
+    if (subset.classes[~subset.is_dummy] < 0).all() or not source.class_names:
+        return np.full(len(source), subset.classes[0])
+    classes = np.full(len(source), -2)
+    known = dict(zip(source.labels[subset.index].tolist(), subset.classes.tolist(), strict=True))
+    for label, value in known.items():
+        classes[source.labels == label] = value
+    return classes
+
+
+def _among(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each image is equal to one of the others, bool (N,)."""
+    known = {image.tobytes() for image in others}
+    return np.array([image.tobytes() in known for image in images], bool)
