@@ -408,8 +408,8 @@ def test_wrong_runs(tmp_path, runs, message):
         ("{plot: curve, x: data.sise}", "x: unknown setting 'data.sise'; did you mean 'data.size'"),
         ("{plot: curve, hue: epoch}", "hue: unknown setting 'epoch'"),
         (
-            "{plot: curve, y: ratio}",
-            "y: unknown column 'ratio'; allowed: colour_ks, coverage, coverage_ceiling, ",
+            "{plot: curve, y: hits}",
+            "y: unknown column 'hits'; allowed: colour_ks, coverage, coverage_ceiling, ",
         ),
         ("{plot: curve, y: d1_q07}", "y: unknown column 'd1_q07'"),
         ("{plot: curve, where: {size: 5}}", "where: unknown setting 'size'"),

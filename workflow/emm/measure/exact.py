@@ -19,6 +19,7 @@ from emm.score.mondrian import Crosses, crosses_of
 
 LEVELS = 256
 COMPONENTS = 256  # of a mixture, at a time
+KEPT = 16  # parts of so many components, whose odds stay in memory: 840 MB
 Ideal = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -137,6 +138,7 @@ class GaussianMixture:
 
     def __init__(self, modes: np.ndarray) -> None:
         self.modes = modes.transpose(0, 3, 1, 2).reshape(len(modes), -1).astype(np.float64)
+        self._kept: dict[int, Tensor] = {}
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Denoised images."""
@@ -156,9 +158,19 @@ class GaussianMixture:
         levels = grey_levels(y.device)
         exponents = -((y[..., None] - levels) ** 2) / (2 * variance[..., None])
         seen = (exponents - exponents.amax(-1, keepdim=True)).exp()  # (B, c, 256)
-        prior = torch.from_numpy(_grey_level_odds(self.modes[:, part])).to(y.device)
-        evidence = torch.einsum("bcl,mcl->bmc", seen, prior)
-        return evidence, torch.einsum("bcl,mcl->bmc", seen, prior * levels) / evidence
+        seen, odds = seen.transpose(0, 1), self._odds(part, y.device)  # (c, B, 256), (c, 256, M)
+        evidence = seen @ odds
+        mean = ((seen * levels) @ odds) / evidence
+        return evidence.permute(1, 2, 0), mean.permute(1, 2, 0)
+
+    def _odds(self, part: slice, device: torch.device) -> Tensor:
+        """Probability of each grey level of some components, kept while it is not large."""
+        if part.start not in self._kept:
+            odds = torch.from_numpy(_grey_level_odds(self.modes[:, part]))
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[part.start] = odds.permute(1, 2, 0).contiguous().to(device)
+        return self._kept[part.start]
 
 
 def _grey_level_odds(modes: np.ndarray) -> np.ndarray:
