@@ -37,11 +37,12 @@ def held_out(source: Source, subset: Subset, count: int, seed: int = 0) -> tuple
 
 def _classes(source: Source, subset: Subset) -> np.ndarray:
     """Classes of the source's images as the subset numbers them; -2 for those it does not draw."""
-    if (subset.classes[~subset.is_dummy] < 0).all() or not source.class_names:
-        return np.full(len(source), subset.classes[0])
+    data = ~subset.is_dummy
+    own, index = subset.classes[data], subset.index[data]
+    if (own < 0).all() or not source.class_names:
+        return np.full(len(source), own[0])
     classes = np.full(len(source), -2)
-    known = dict(zip(source.labels[subset.index].tolist(), subset.classes.tolist(), strict=True))
-    for label, value in known.items():
+    for label, value in set(zip(source.labels[index].tolist(), own.tolist(), strict=True)):
         classes[source.labels == label] = value
     return classes
 

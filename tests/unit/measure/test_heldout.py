@@ -1,0 +1,78 @@
+"""Held-out images: the shares of the training set, and nothing of it."""
+
+import numpy as np
+import pytest
+
+from emm.data.sources import Source, load_source
+from emm.data.stage import build_subset
+from emm.errors import UserError
+from emm.measure.heldout import held_out
+
+
+def made_up(counts: dict[int, int], names: tuple[str, ...] = ("a",)) -> Source:
+    labels = np.repeat(list(counts), list(counts.values()))
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 4, 4, 1), np.uint8)
+    return Source(images, labels, names)
+
+
+def equal(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return (images[:, None] == others[None]).all(axis=(2, 3, 4))
+
+
+def test_classes_come_in_the_shares_of_the_training_set():
+    source = load_source("digits")
+    subset = build_subset(source, size=30, resolution=8, label_kind="true")
+    images, classes = held_out(source, subset, 200)
+    assert (images.dtype, images.shape, classes.shape) == (np.uint8, (200, 8, 8, 1), (200,))
+    assert np.bincount(classes).tolist() == [20] * 10
+    assert not equal(images, subset.images).any()
+    assert len(np.unique(images.reshape(200, -1), axis=0)) > 195
+
+
+def test_only_classes_that_it_draws_from():
+    source = load_source("digits")
+    subset = build_subset(source, size=10, num_classes=2, resolution=8)
+    _, classes = held_out(source, subset, 50)
+    assert set(classes.tolist()) == {0, 1}
+    single = build_subset(source, size=10, only_class="7", resolution=8)
+    images, classes = held_out(source, single, 50)
+    sevens = build_subset(source, only_class="7", resolution=8).images
+    assert set(classes.tolist()) == {0}
+    assert equal(images, sevens).any(axis=1).all()
+
+
+def test_the_seed_decides_and_fewer_are_the_first_of_more_or_others():
+    source = load_source("digits")
+    subset = build_subset(source, size=30, resolution=8)
+    first, again, other = (held_out(source, subset, 40, seed)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_copies_of_training_images_are_left_out():
+    source = made_up({0: 20})
+    source.images[10:] = source.images[:10]
+    subset = build_subset(source, size=6)
+    images, _ = held_out(source, subset, 50)
+    assert len(images) == 8  # the other four, twice
+    assert not equal(images, subset.images).any()
+
+
+def test_images_without_classes():
+    source = Source(made_up({0: 20}).images, np.full(20, -1), ())
+    images, classes = held_out(source, build_subset(source, size=5), 9)
+    assert (len(images), set(classes.tolist())) == (9, {-1})
+
+
+def test_dummies_are_not_among_them():
+    source = made_up({0: 20})
+    dummies = Source(np.full((9, 4, 4, 1), 128, np.uint8), np.zeros(9, np.int64), ("flat",))
+    subset = build_subset(source, size=5, dummies=dummies, dummy_size=4, label_kind="true")
+    images, classes = held_out(source, subset, 50)
+    assert (len(images), set(classes.tolist())) == (15, {0})
+
+
+def test_nothing_left():
+    source = made_up({0: 9})
+    with pytest.raises(UserError, match="all 9 images of the source are in the training set"):
+        held_out(source, build_subset(source, size=9), 5)
