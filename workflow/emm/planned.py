@@ -22,7 +22,7 @@ KEYS = {  # how a figure is read
     "law that fits the other points best, with the 95 % interval of its exponent and their number; "
     "leaving out arrows can bend it.",
     "examples": "The first training images of each data set.",
-    "levels": "Solid: at held-out images; dotted: at training images. Bands: 95 % intervals.",
+    "levels": "Solid: at held-out images, dotted: at training images. Bands: 95 % intervals.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure

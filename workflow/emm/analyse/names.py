@@ -166,8 +166,8 @@ METRICS = {
     "cross_ks": Metric("Cross pixels from uniform (KS)", decimals=3),
     "cross_correlation": Metric("Correlation of cross pixels", decimals=3),
     "position_p": Metric("p of even cross positions", decimals=3),
-    "kappa": Metric(r"Towards memorizing $\kappa$, held-out images", decimals=3),
-    "kappa_training": Metric(r"Towards memorizing $\kappa$, training images", decimals=3),
+    "kappa": Metric(r"$\kappa$ at held-out images", decimals=3),
+    "kappa_training": Metric(r"$\kappa$ at training images", decimals=3),
     "off_axis": Metric("Beside the line of the ideals, held-out images", best="low", decimals=3),
     "off_axis_training": Metric(
         "Beside the line of the ideals, training images", best="low", decimals=3

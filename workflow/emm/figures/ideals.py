@@ -15,7 +15,7 @@ from emm.figures import style
 from emm.figures.select import check_repetitions, legend_label
 from emm.measure.columns import IDEALS
 
-LEAST = 0.01  # of the largest squared distance of the ideals, below which nothing can be told
+LEAST = 0.05  # of the largest squared distance of the ideals, below which nothing can be told
 LINES = {"held out": "-", "training": (0, (1, 1.2))}
 ENDS = {0.0: "generalizes", 1.0: "memorizes"}
 SMALL, LARGE = 2.0, 5.5  # points, of the first and the last marker of a path
@@ -43,10 +43,13 @@ def levels(figure: Figure, rows: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
         _ends(axes)
     axes.set_xscale("log")
     axes.set_xlabel(r"Noise level $\sigma$")
-    axes.set_ylabel(metric(figure.y).name.split(",")[0])
+    axes.set_ylabel(metric(figure.y).name.split(" at ")[0].split(",")[0])
     axes.spines[["top", "right"]].set_visible(False)
     if figure.hue:
         style.legend_above(picture, handles, labels, setting_name(figure.hue))
+    look = {"color": style.GUIDE, "linewidth": 1}
+    kinds = [axes.plot([], [], linestyle=dashes, **look)[0] for dashes in LINES.values()]
+    axes.legend(kinds, LINES, loc="best", handlelength=1.6)
     return picture, drawn
 
 
@@ -103,12 +106,13 @@ def paths(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataF
                 _path(axes, run[f"kappa{end}"], run[f"off_axis{end}"], colours[key[by[0]]])
         for place, word in ENDS.items():
             axes.plot(place, 0, marker="*", markersize=8, color="black", clip_on=False, zorder=4)
-            axes.annotate(word, (place, 0), (0, 5), textcoords="offset points", ha="center")
+            side = "right" if place else "left"
+            axes.annotate(word, (place, 0), (0, 6), textcoords="offset points", ha=side)
         axes.set_title("Held-out images" if kind == "held out" else "Training images")
-        axes.set_xlabel(r"Towards memorizing $\kappa$")
-        axes.set_ylim(bottom=0)
+        axes.set_xlabel(r"$\kappa$")
         axes.spines[["top", "right"]].set_visible(False)
-    both[0].set_ylabel("Beside the line")
+    both[0].set_ylim(bottom=0)
+    both[0].set_ylabel("Beside the line of the ideals")
     handles = [both[0].plot([], [], color=colours[key[by[0]]])[0] for key, _ in groups]
     labels = [legend_label(by, key) for key, _ in groups]
     style.legend_above(picture, handles, labels, setting_name(by[0]))
