@@ -54,9 +54,10 @@ class Figure(Settings):
 
     title: str = Field("", description="What the figure shows; the first line of its caption")
     source: str = Field("", description="Where it stands in a paper")
-    plot: Literal["curve", "points", "grid", "table", "capacity", "examples"] = Field(
-        description="Lines, a point per run, samples beside their neighbours, a table, EMM and "
-        "memorization capacity against a setting, or training images"
+    plot: Literal["curve", "points", "bars", "grid", "table", "capacity", "examples"] = Field(
+        description="Lines, a point per run, a bar per combination of settings, samples beside "
+        "their neighbours, a table, EMM and memorization capacity against a setting, or training "
+        "images"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(
