@@ -21,8 +21,8 @@ ROWS = pd.concat(
 LABELS = [
     "unconditional",
     "true labels",
-    "random labels, drawn labels, $C$ = 3",
-    "random labels, drawn labels, $C$ = 10",
+    "random labels, $C$ = 3",
+    "random labels, $C$ = 10",
     "unique labels, drawn labels",
     "unique labels, labels never trained",
 ]
@@ -63,11 +63,14 @@ def test_sizes_are_bars_of_their_own_without_a_hue():
 
 def test_runs_without_the_metric_have_no_bar():
     rows = ROWS.assign(
-        label_hit_ratio=np.where(ROWS["labels.kind"] == "none", np.nan, 0.5),
+        label_hit_ratio=np.where(ROWS["labels.kind"] == "none", np.nan, 0.5), label_hit_chance=0.125
     )
     figure = Figure(plot="bars", y="label_hit_ratio", hue="data.size")
     with style.paper():
-        _, drawn = bars(figure, rows)
+        picture, drawn = bars(figure, rows)
+        assert_legible(picture)
         assert "none" not in set(drawn["labels.kind"])
+        assert set(drawn["chance"]) == {12.5}
+        assert picture.legends[0].get_texts()[-1].get_text() == "by chance"
         with pytest.raises(UserError, match="no run has a value of label_hit_ratio"):
             bars(figure, rows[rows["labels.kind"] == "none"])

@@ -158,9 +158,9 @@ METRICS = {
     "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
     "coverage": Metric("Training images copied", "%", 100.0, (0, 100)),
     "coverage_ceiling": Metric("Training images copied, at most", "%", 100.0, (0, 100)),
-    "label_hit_ratio": Metric("Copies of an image with the label", "%", 100.0, (0, 100)),
-    "label_hit_chance": Metric("The same if labels told nothing", "%", 100.0, (0, 100)),
-    "n_label_hits": Metric("Copies of an image with the label", "samples", decimals=0),
+    "label_hit_ratio": Metric("Copies that have the label told", "%", 100.0, (0, 100)),
+    "label_hit_chance": Metric("Copies that would have it by chance", "%", 100.0, (0, 100)),
+    "n_label_hits": Metric("Copies that have the label told", "samples", decimals=0),
     "n_memorized": Metric("Memorized samples", "samples", decimals=0),
     "n_memorized_published": Metric("Memorized samples, published rule", "samples", decimals=0),
     "n_memorized_reconstructed": Metric("Copies of reconstructed images", "samples", decimals=0),
@@ -178,6 +178,7 @@ METRICS = {
     "cross_correlation": Metric("Correlation of cross pixels", decimals=3),
     "position_p": Metric("p of even cross positions", decimals=3),
 }
+CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
 CAPACITIES = {  # of a series: of its best and of its last checkpoints
     "emm": Metric("EMM", "images", decimals=0),
     "memorization_capacity": Metric("Memorization capacity", "images", decimals=0),

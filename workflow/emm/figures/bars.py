@@ -1,6 +1,7 @@
 """Bars: one for each combination of settings that the drawn runs have, named at its left."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import metric, series_label
+from emm.analyse.names import CHANCE, metric, series_label
 from emm.analyse.series import Group, grouped, in_order, is_seed, settings_of, sizeless, telling
 from emm.documents import Figure
 from emm.errors import UserError
@@ -42,12 +43,21 @@ def bars(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFr
 
 def _labels(keys: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     """A label per combination, of as few of the settings `names` as tell it from the others."""
-    told = [[tuple(key[name] for name in names[:n]) for key in keys] for n in range(len(names) + 1)]
+    first, others = names[:1], names[1:]
+    subsets = [
+        [*first, *more] for n in range(len(names)) for more in itertools.combinations(others, n)
+    ]
     labels = []
-    for rank, key in enumerate(keys):
-        enough = next(n for n, parts in enumerate(told) if parts.count(parts[rank]) == 1)
-        labels.append(series_label({name: key[name] for name in names[:enough]}))
+    for key in keys:
+        enough = next((chosen for chosen in subsets if _tells(key, keys, chosen)), list(names))
+        labels.append(series_label({name: key[name] for name in enough}))
     return labels
+
+
+def _tells(key: Mapping[str, Any], keys: Iterable[Mapping[str, Any]], names: Iterable[str]) -> bool:
+    """Whether no other key has the same values of `names`."""
+    names = list(names)
+    return sum(all(other[name] == key[name] for name in names) for other in keys) == 1
 
 
 def _table(
@@ -57,8 +67,15 @@ def _table(
     for label, (settings, members) in combinations.items():
         about = {name: settings[name] for name in told}
         for key, same in in_order(grouped(members, by), by):
-            rows.append({"bar": label, **about, **key, **point(figure.y, same, key)})
+            values = point(figure.y, same, key) | _chance(figure, same)
+            rows.append({"bar": label, **about, **key, **values})
     return pd.DataFrame(rows).rename(columns={"y": drawn_name(figure.y)})
+
+
+def _chance(figure: Figure, rows: pd.DataFrame) -> dict[str, float]:
+    """What the metric would be by chance, in drawn units, where the table has that."""
+    column = CHANCE.get(figure.y)
+    return {"chance": metric(column).factor * rows[column].mean()} if column in rows else {}
 
 
 def _picture(figure: Figure, table: pd.DataFrame, by: Sequence[str]) -> Picture:
@@ -72,9 +89,14 @@ def _picture(figure: Figure, table: pd.DataFrame, by: Sequence[str]) -> Picture:
     axes.set_yticks(list(ticks.values()), [label or "all runs" for label in ticks])
     axes.set_ylim(max(places) + 0.5 + GAP / 2, -0.5 - GAP / 2)
     picture.set_figheight(HEIGHT * (max(places) + 1) + MARGINS)
-    if by:
-        handles = [axes.barh([0], [0], color=colours[value]) for value in values]
-        named = [legend_label(list(by), {figure.hue: value}, alone=False) for value in values]
+    handles = [axes.barh([0], [0], color=colours[value]) for value in values] if by else []
+    named = [legend_label(list(by), {figure.hue: value}, alone=False) for value in values if by]
+    if "chance" in table:
+        look = {"color": "white", "linestyle": "", "marker": "D", "markersize": 3.2}
+        edge = {"markeredgecolor": "0.15", "markeredgewidth": 0.6, "zorder": 4}
+        handles += axes.plot(table["chance"], places, **look, **edge)
+        named.append("by chance")
+    if handles:
         style.legend_above(picture, handles, named)
     return picture
 
@@ -110,7 +132,7 @@ def _axes(axes: Axes, figure: Figure, ends: np.ndarray) -> None:
     shown = metric(figure.y)
     low, high = shown.limits or (0, max(ends.max(), 1e-9))
     axes.set_xlim(low, low + 1.14 * (high - low))
-    axes.set_xlabel(shown.label)
+    axes.set_xlabel(shown.label, loc="right")  # a long one reaches below the names
     if shown.limits:
         axes.set_xticks(np.linspace(low, high, 6))
     axes.tick_params(axis="y", length=0)
