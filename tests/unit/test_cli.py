@@ -283,7 +283,7 @@ def test_settings(emm):
     assert found["train.lr"].startswith("0.0002 number above 0 Learning rate")
     assert found["data.size"].startswith("null integer from 2 or null Number of")
     assert found["model.channel_mult"].startswith("[2, 2, 2] list of integers")
-    assert found["labels.kind"].startswith("none none, true, random, unique")
+    assert found["labels.kind"].startswith("none none, constant, true, random, unique")
     assert "mondrian" in found["data.dataset"]
 
 
@@ -307,6 +307,7 @@ def test_network(emm):
         (["--set", "labels.kind=true"], 35_126_659),
         (["--set", "model.skip_mask=000000111"], 35_125_251),
         (["--recipe", "edm", "--set", "labels.kind=unique"], 62_132_867),
+        (["--set", "labels.kind=vectors"], 35_125_251 + 129 * 128),
     ],
 )
 def test_published_sizes_of_networks(emm, words, parameters):

@@ -38,6 +38,7 @@ OTHER_VALUES = {
     "labels.kind": "unique",
     "labels.num_classes": 10,
     "labels.seed": 0,
+    "labels.dim": 64,
     "model.arch": "ncsnpp",
     "model.channels": 64,
     "model.channel_mult": (1, 2, 2),

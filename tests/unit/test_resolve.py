@@ -138,6 +138,39 @@ def test_runs_that_cannot_be(settings, message):
     assert "\n" not in str(caught.value)
 
 
+def test_labels_of_one_kind_and_of_vectors():
+    assert resolved({"labels.kind": "constant"})["labels.num_classes"] == 1
+    assert resolved({"labels.kind": "vectors"})["labels.num_classes"] == 1000
+    vectors = {"labels.kind": "vectors"}
+    assert resolved(vectors | {"labels.dim": 64}) != resolved(vectors)
+    assert resolved(vectors | {"labels.seed": 7}) != resolved(vectors)
+    unique = {"labels.kind": "unique"}
+    assert resolved(unique | {"labels.dim": 64, "labels.seed": 7}) == resolved(unique)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval.label": "trained"}, "eval.label trained: labels.kind none has no labels"),
+        ({"eval.label": "unseen"}, "eval.label unseen: labels.kind none has no labels"),
+        (
+            {"eval.label": "mixed", "labels.kind": "constant"},
+            "eval.label mixed: needs two labels; labels.kind constant has one",
+        ),
+        (
+            {"eval.label": "unseen", "labels.kind": "unique", "model.arch": "optimum"},
+            "eval.label unseen: goes with model.arch ddpmpp or ",
+        ),
+        ({"labels.kind": "constant", "labels.num_classes": 2}, "constant labels have 1"),
+        ({"labels.kind": "vectors", "labels.num_classes": 2}, "vectors labels have 1000"),
+    ],
+)
+def test_labels_that_do_not_fit(settings, message):
+    with pytest.raises(UserError) as caught:
+        resolved(settings)
+    assert message in str(caught.value)
+
+
 DISCRETE = {"model.arch": "iddpm", "model.precond": "cosine", "eval.sampler": "ancestral"}
 SMALL = {"data.dataset": "mondrian", "data.size": 2000}
 MIXED = SMALL | {"data.dummy": "gaussian_mixture", "data.dummy_size": 6000}

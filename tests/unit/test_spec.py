@@ -193,9 +193,8 @@ def test_values_out_of_range(key, value):
 
 
 def test_messages_name_what_is_allowed():
-    assert "should be 'none', 'true', 'random' or 'unique', not 'uniq'" in problem(
-        "labels.kind", "uniq"
-    )
+    kinds = "'none', 'constant', 'true', 'random', 'unique' or 'vectors'"
+    assert f"should be {kinds}, not 'uniq'" in problem("labels.kind", "uniq")
     assert "greater than or equal to 2, not 1" in problem("data.size", 1)
     assert "'published', 'log' or an integer from 1, not 0" in problem("eval.snapshots", 0)
     assert "should be a valid list" in problem("model.channel_mult", 2)

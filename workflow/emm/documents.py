@@ -41,6 +41,10 @@ Selection = Annotated[
 ]
 FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file name and a regex
 Scalar = bool | int | float | str | None
+PlotKind = Literal[
+    *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
+    *("levels", "paths"),
+]
 
 
 class Half(Settings):
@@ -55,12 +59,11 @@ class Figure(Settings):
 
     title: str = Field("", description="What the figure shows; the first line of its caption")
     source: str = Field("", description="Where it stands in a paper")
-    plot: Literal["curve", "points", "grid", "table", "capacity", "examples", "levels", "paths"] = (
-        Field(
-            description="Lines, a point per run, samples beside their neighbours, a table, EMM and "
-            "memorization capacity against a setting, training images, a measure against the level "
-            "of noise, or the paths of trainings between the ideal denoisers"
-        )
+    plot: PlotKind = Field(
+        description="Lines, a point per run, a bar per combination of settings, samples beside "
+        "their neighbours, a table, EMM and memorization capacity against a setting, training "
+        "images, a measure against the level of noise, or the paths of trainings between the ideal "
+        "denoisers"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(

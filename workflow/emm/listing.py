@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from emm.analyse.names import PER_IMAGE
 from emm.catalog import Catalog, Run
 from emm.data.catalogue import SOURCES
 from emm.errors import UserError
@@ -190,6 +191,7 @@ def network_facts(
             resolution=settings["data.resolution"] or info.resolution or 32,
             image_channels=info.channels or 3,
             label_dim=label_dim(settings),
+            label_vectors=_label_vectors(settings),
         )
     gflop = forward_flops(built) / 1e9
     return {
@@ -218,9 +220,18 @@ def label_dim(settings: Mapping[str, Any]) -> int:
     """Width of the network's label input; UserError where it follows from unknown data."""
     width = label_classes(settings)
     if not width and settings["labels.kind"] != "none":
-        needed = "data.size" if settings["labels.kind"] == "unique" else "data.num_classes"
+        each = settings["labels.kind"] in PER_IMAGE
+        needed = "data.size" if each else "data.num_classes"
         raise UserError(f"{needed}: needed for {settings['labels.kind']} labels of this source")
     return width
+
+
+def _label_vectors(settings: Mapping[str, Any]) -> Any:
+    import torch
+
+    if settings["labels.kind"] != "vectors":
+        return None
+    return torch.empty(label_dim(settings), settings["labels.dim"])
 
 
 def print_network(facts: Mapping[str, Any]) -> None:

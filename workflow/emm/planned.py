@@ -16,6 +16,7 @@ KEYS = {  # how a figure is read
     "emm": "Dashed: 90 %. A bar at the bottom: the EMM's 95 % interval, below a dotted line at the "
     "EMM; an arrow at the edge: the EMM lies beyond the sizes of the series.",
     "points": "A point per run, with its 95 % interval.",
+    "bars": "Each bar with its value and 95 % interval, or standard deviation over seeds.",
     "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
     "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
     "capacity": "Bars: 95 % intervals. An arrow: beyond the sizes of the series. Dashed: the power "

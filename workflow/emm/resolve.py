@@ -132,11 +132,21 @@ def check_sampling(settings: Mapping[str, Any]) -> None:
         raise UserError(f"eval.sampler {sampler}: {arch} is sampled by {' or '.join(allowed)}")
     if arch == "iddpm":
         respaced(settings["model.diffusion_steps"], f"{'ddim' * (sampler == 'ddim')}{steps}")
-    label = settings["eval.label"]
-    if label != "drawn" and settings["labels.kind"] != "true":
+    _check_label(settings)
+
+
+def _check_label(settings: Mapping[str, Any]) -> None:
+    label, kind, arch = (settings[k] for k in ("eval.label", "labels.kind", "model.arch"))
+    if label in ("data", "dummy") and kind != "true":
         raise UserError(f"eval.label {label}: goes with labels.kind true; else use drawn")
     if label == "dummy" and not settings["data.dummy_size"]:
         raise UserError("eval.label dummy: the training set has no dummies")
+    if label not in ("drawn", "data", "dummy") and kind == "none":
+        raise UserError(f"eval.label {label}: labels.kind none has no labels; use drawn")
+    if label in ("mixed", "mean", "unseen") and arch not in UNETS:
+        raise UserError(f"eval.label {label}: goes with model.arch {' or '.join(UNETS)}")
+    if label == "mixed" and kind == "constant":
+        raise UserError("eval.label mixed: needs two labels; labels.kind constant has one")
 
 
 def with_epochs(settings: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +184,8 @@ def label_classes(settings: Mapping[str, Any]) -> int:
         return given
     if kind == "true":
         return _true_classes(settings, given)
-    implied = {"none": 0, "unique": size and training_size(settings)}[kind]
+    each = size and training_size(settings)
+    implied = {"none": 0, "constant": 1, "unique": each, "vectors": each}[kind]
     if given not in (0, implied):
         raise UserError(f"labels.num_classes {given}: {kind} labels have {implied}")
     return implied or 0
@@ -230,12 +241,14 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
     generated = any(source_info(name).generated for name in sources)
     iddpm = settings["model.arch"] == "iddpm"
     diffusers = settings["model.arch"] == STABLE_DIFFUSION
+    vectors = settings["labels.kind"] == "vectors" and settings["model.arch"] in UNETS
     return {
         "data.seed": generated or settings["data.selection"] == "random",
         "data.cross_width": mondrian,
         "data.cross_position": mondrian,
         "data.cross_margin": mondrian and settings["data.cross_position"] == "random",
-        "labels.seed": settings["labels.kind"] == "random",
+        "labels.seed": settings["labels.kind"] == "random" or vectors,
+        "labels.dim": vectors,
         "model.fourier_scale": settings["model.time_embedding"] == "fourier" and not iddpm,
         "model.time_embedding": not iddpm,
         "model.skip_mask": not iddpm,

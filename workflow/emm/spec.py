@@ -21,7 +21,7 @@ TENSOR_CORES_VERSION = 1  # the same for trainings in 16 bits alone, which begin
 
 Levels = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 LabelKind = Annotated[
-    Literal["none", "true", "random", "unique"],
+    Literal["none", "constant", "true", "random", "unique", "vectors"],
     BeforeValidator(lambda v: "true" if v is True else v),  # YAML reads a bare true as a boolean
 ]
 
@@ -83,11 +83,16 @@ class Data(Settings):
 class Labels(Settings):
     """What the network is told about each image."""
 
-    kind: LabelKind = Field("none", description="No labels, classes, random or one per image")
+    kind: LabelKind = Field(
+        "none",
+        description="No labels, one for all images, classes, random, one per image, or one per "
+        "image for which a fixed random vector stands",
+    )
     num_classes: int = Field(
         0, ge=0, description="Number of label classes; chosen for random, else it follows the data"
     )
-    seed: int = Field(1024, ge=0, description="Seed of random labels")
+    seed: int = Field(1024, ge=0, description="Seed of random labels and of vectors")
+    dim: int = Field(128, ge=1, description="Length of the vectors that stand for labels")
 
 
 class Model(Settings):
@@ -189,8 +194,11 @@ class Eval(Settings):
     )
     rho: float = Field(7.0, gt=0, description="Exponent of the noise levels")
     seed: int = Field(0, ge=0, description="Seed of image 0; image i has seed + i")
-    label: Literal["drawn", "data", "dummy"] = Field(
-        "drawn", description="Labels of the samples: drawn, or all that of the data or the dummies"
+    label: Literal["drawn", "trained", "mixed", "mean", "unseen", "data", "dummy"] = Field(
+        "drawn",
+        description="Labels of the samples: drawn among all, those of drawn training images, means "
+        "of two of these, the mean of all, ones that training never saw, or that of the data or of "
+        "the dummies",
     )
     rounding: Literal["floor", "round"] = Field(
         "floor", description="Grey levels of a discrete process's samples; floor as published"

@@ -96,6 +96,12 @@ def test_unique_labels_are_one_series(table3):
     assert math.isnan(at(table, "unique")["labels.num_classes"])
 
 
+def test_so_are_vectors(table3):
+    unique = table3["labels.kind"] == "unique"
+    vectors = emm_table(table3[unique].assign(**{"labels.kind": "vectors"}))
+    assert list(vectors["sizes"]) == [at(emm_table(table3), "unique")["sizes"]] * len(vectors)
+
+
 def test_seeds_pool_and_settings_split():
     rows = [row(size=s, hits=h, seed=k) for s, h in ((10, 9800), (20, 5000)) for k in (0, 1)]
     wide = [{**r, "run": r["run"] + "w", "model.channel_mult": [1, 2]} for r in rows]

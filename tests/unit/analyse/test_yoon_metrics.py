@@ -202,6 +202,7 @@ COUNTS = {  # columns of a table by metric, and its number in claims
     "mondrian_ratio": ({"n_mondrian": 2626, "mondrian_ratio": 0.2626}, 26.26),
     "n_memorized_mondrian": ({"n_memorized_mondrian": 263, "n_mondrian": 2626}, 263),
     "layout_copy_ratio": ({"layout_copy_ratio": 0.25, "n_mondrian": 2000}, 25),
+    "label_hit_ratio": ({"label_hit_ratio": 0.8, "n_label_hits": 4000, "n_memorized": 5000}, 80),
 }
 
 
@@ -211,7 +212,8 @@ def test_counts_have_the_noise_of_a_binomial(found, metric):
     made = {name: lambda s, value=value: value for name, value in columns.items()}
     rows = table(found, lambda s, last: 0.5, **made)
     drawn = Measurements(rows, 0.0).item(metric, (Entry(found.rows[0]),)).low
-    trials = 10_000 if metric in ("n_mondrian", "mondrian_ratio") else columns["n_mondrian"]
+    trials = columns.get("n_memorized") or columns["n_mondrian"]
+    trials = 10_000 if metric in ("n_mondrian", "mondrian_ratio") else trials
     unit = trials if metric.startswith("n_") else 100
     share = number / unit
     assert drawn[0] == pytest.approx(number)

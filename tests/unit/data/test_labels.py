@@ -69,9 +69,21 @@ def test_unique():
         ("random", NONE, None, "set labels.num_classes"),
         ("random", NONE, -1, "set labels.num_classes"),
         ("unique", NONE, 10, "20 labels"),
-        ("wrong", NONE, None, "allowed: none, true, random, unique"),
+        ("wrong", NONE, None, "allowed: none, constant, true, random, unique, vectors"),
     ],
 )
 def test_bad_settings_are_user_errors(kind, classes, num_classes, message):
     with pytest.raises(UserError, match=message):
         make_labels(kind, classes=classes, num_classes=num_classes)
+
+
+def test_one_label_for_all_images():
+    labels, label_dim = make_labels("constant", classes=np.arange(20))
+    assert (labels.tolist(), labels.dtype, label_dim) == ([0] * 20, np.int64, 1)
+
+
+def test_vectors_are_told_apart_as_unique_labels_are():
+    for first, second in zip(
+        make_labels("vectors", classes=NONE), make_labels("unique", classes=NONE), strict=True
+    ):
+        np.testing.assert_array_equal(first, second)

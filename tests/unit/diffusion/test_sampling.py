@@ -18,6 +18,7 @@ from emm.diffusion.sampling import draw_inputs, sample, sample_run
 from emm.errors import Interrupted, UserError
 from emm.files import read_arrays
 from emm.ids import EVALUATION_KEYS
+from emm.nets.labels import label_vectors
 from emm.score.stage import score_arrays
 from emm.spec import Recipe, among, flatten, nested
 from emm.train import checkpoint
@@ -102,6 +103,46 @@ def test_labels_are_uniform_over_the_label_width_also_where_it_is_empty():
     counts = np.bincount(labels, minlength=subset.label_dim)
     assert len(counts) == subset.label_dim
     assert stats.chisquare(counts).pvalue > 0.01
+
+
+def told(which: str, subset: Subset, count: int = 2000) -> np.ndarray:
+    """Labels that eval.label asks for, beside the latents of all others."""
+    recipe = recipe_of(eval__num_samples=count, eval__label=which)
+    noise, labels = draw_inputs(recipe, subset)
+    assert torch.equal(noise, draw_inputs(recipe_of(eval__num_samples=count), subset)[0])
+    assert labels.dtype == torch.int64
+    return labels.numpy()
+
+
+def test_labels_of_training_images_as_often_as_these_have_them():
+    subset = digits(20, label_kind="random", label_classes=50)
+    labels = told("trained", subset)
+    expected = np.bincount(subset.labels, minlength=subset.label_dim) / 20
+    assert set(labels) == set(subset.labels)
+    counts = np.bincount(labels, minlength=subset.label_dim)
+    present = expected > 0
+    assert stats.chisquare(counts[present], 2000 * expected[present]).pvalue > 0.01
+
+
+def test_mixed_labels_are_two_that_images_have():
+    subset = digits(6, label_kind="random", label_classes=50)
+    pairs = told("mixed", subset)
+    assert pairs.shape == (2000, 2)
+    assert set(pairs.ravel()) == set(subset.labels)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    _, counts = np.unique(pairs, axis=0, return_counts=True)
+    assert len(counts) == 30
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_each_sample_has_an_unseen_label_of_its_own():
+    labels = told("unseen", digits(6, label_kind="true"))
+    np.testing.assert_array_equal(labels, 10 + np.arange(2000))
+
+
+def test_one_label_cannot_be_mixed():
+    with pytest.raises(UserError, match=r"eval\.label mixed: needs two labels"):
+        draw_inputs(recipe_of(eval__label="mixed"), digits(6, label_kind="constant"))
 
 
 def test_latents_are_standard_normal():
@@ -234,6 +275,45 @@ def test_samples_are_those_of_the_ema_weights(trained, tmp_path):
     np.testing.assert_array_equal(found["images"], expected)
     dropping = sample(denoiser.train(), noise, labels, recipe, CPU, 256)
     assert (dropping != expected).any()
+
+
+def moved_run(trained, tmp_path) -> Path:
+    """A copy of the trained run whose weights all act."""
+    record = copied_run(trained, tmp_path)
+    path = tmp_path / "checkpoints" / "step-00000006.safetensors"
+    tensors, metadata = checkpoint.load(path)
+    generator = torch.Generator().manual_seed(2)
+    moved = {k: t + 0.3 * torch.randn(t.shape, generator=generator) for k, t in tensors.items()}
+    checkpoint.save(path, moved, metadata)
+    return record
+
+
+def test_what_a_network_makes_of_other_labels(trained, tmp_path):
+    record, found = moved_run(trained, tmp_path), {}
+    for label in ("drawn", "unseen", "mixed", "mean"):
+        chosen = evaluation(eval__label=label, eval__snapshots=1)
+        sample_run(record, trained[1], chosen, tmp_path / label)
+        found[label] = read_arrays(tmp_path / label / "step-00000006.npz")
+    images = [arrays["images"] for arrays in found.values()]
+    assert not any((a == b).all() for a, b in zip(images, images[1:] + images[:1], strict=True))
+    assert found["mixed"]["labels"].shape == (5, 2)
+    assert list(found["mean"]["labels"]) == [10] * 5
+    more = evaluation(eval__label="unseen", eval__snapshots=1, eval__num_samples=3)
+    sample_run(record, trained[1], more, tmp_path / "fewer")
+    fewer = read_arrays(tmp_path / "fewer" / "step-00000006.npz")["images"]
+    np.testing.assert_array_equal(fewer, found["unseen"]["images"][:3])
+
+
+def test_vectors_are_kept_with_the_weights(tmp_path):
+    subset_path, record = tmp_path / "subset.npz", tmp_path / "run.yaml"
+    write_subset(subset_path, digits(6, label_kind="vectors"))
+    about = {"data.size": 6, "labels.kind": "vectors", "labels.dim": 3}
+    train_run(SETTINGS | about, subset_path, [(4.0, 1)], [0.99929], record)
+    tensors, _ = checkpoint.load(tmp_path / "checkpoints" / "step-00000006.safetensors")
+    assert torch.equal(tensors["buffer.mapping.labels.vectors"], label_vectors(6, 3, 1024))
+    assert tensors["ema-0.99929.mapping.labels.weight"].shape == (3, 4)
+    sample_run(record, subset_path, evaluation(eval__snapshots=1), tmp_path / "samples")
+    assert read_arrays(tmp_path / "samples" / "step-00000006.npz")["labels"].max() < 6
 
 
 def test_an_interrupted_call_goes_on_where_it_was(trained, tmp_path, monkeypatch):

@@ -26,6 +26,8 @@ NETWORKS = [
     ({"model.arch": "ncsnpp", "model.time_embedding": "fourier"}, 3, 32),
     ({"model.arch": "ncsnpp", "model.num_blocks": 4, "labels.num_classes": 5}, 3, 16),
     ({"model.arch": "ncsnpp", "model.channel_mult": (1, 2, 3, 4)}, 1, 32),
+    ({"labels.kind": "vectors", "labels.num_classes": 50, "labels.dim": 7}, 3, 32),
+    (IDDPM | {"labels.kind": "vectors", "labels.num_classes": 50, "labels.dim": 7}, 3, 32),
     (IDDPM, 3, 32),
     (IDDPM | {"model.channels": 64, "labels.num_classes": 1000}, 3, 32),
     (IDDPM | {"model.channel_mult": (1, 2), "model.attention_levels": (2,)}, 1, 8),
@@ -41,6 +43,9 @@ def test_layers_are_those_of_the_built_network(changed, image_channels, resoluti
             resolution=resolution,
             image_channels=image_channels,
             label_dim=settings["labels.num_classes"],
+            label_vectors=torch.empty(settings["labels.num_classes"], settings["labels.dim"])
+            if settings["labels.kind"] == "vectors"
+            else None,
         )
     found = layers(settings, image_channels, resolution)
     assert sum(layer.operations for layer in found) == forward_flops(network)

@@ -68,6 +68,25 @@ def test_the_reference_set_follows_the_label(tmp_path, label, rows):
     assert row["n_memorized"] == {"drawn": 30, "data": 20, "dummy": 10}[label]
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_copies_are_told_from_copies_of_what_was_asked_for(tmp_path, mixed):
+    of = subset()
+    told = Subset(of.images, np.arange(42), of.classes, of.index, 42, 30)
+    folder = samples(tmp_path / "samples")
+    labels = np.arange(40) % 10  # of copies of 0..4, whose labels are right half the time
+    labels = np.stack([labels, np.full(40, 41)], axis=1) if mixed else labels
+    file = folder / "step-1.npz"
+    np.savez(file, images=read_arrays(file)["images"], labels=labels)
+    write_subset(tmp_path / "subset.npz", told)
+    paths = {"summary": tmp_path / "summary.parquet", "pictures": tmp_path / "gallery.npz"}
+    frame = score_run(folder, tmp_path / "subset.npz", tmp_path / "scores.parquet", **paths)
+    row = frame.iloc[0]
+    assert (row["n_memorized"], row["n_label_hits"]) == (30, 10)
+    assert row["label_hit_ratio"] == pytest.approx(1 / 3)
+    column = read_scores(tmp_path / "scores.parquet").to_pandas()["label"]
+    assert set(column) == ({-1} if mixed else set(range(10)))
+
+
 def test_coverage_and_its_ceiling(tmp_path):
     row = scored(tmp_path, subset(), label="data").iloc[0]
     assert row["distinct_copied"] == 5

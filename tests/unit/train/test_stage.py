@@ -164,6 +164,8 @@ def test_a_run_of_other_settings_starts_anew(trained, capfd):
         ({"data__size": 12}, r"data.size 12: .*subset.npz has 10"),
         ({"data__resolution": 8}, r"data.resolution 8: .*subset.npz has 4"),
         ({"labels__kind": "unique"}, r"labels.kind unique: .*subset.npz has other labels"),
+        ({"labels__kind": "constant"}, r"labels.kind constant: .*subset.npz has other labels"),
+        ({"labels__kind": "vectors"}, r"labels.kind vectors: .*subset.npz has other labels"),
         ({"train__lr": "high"}, r"settings: train.lr: input should be a valid number"),
         ({"model__attention_levels": [4]}, r"model.attention_levels: level 4 does not exist"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SIZE = "data.size"
+PER_IMAGE = ("unique", "vectors")  # kinds of labels of which each image has its own
 TIMES = ("epoch", "step")  # what an x axis may show besides settings
 SETTINGS = {
     "data.alpha": r"Share of the other source $\alpha$",
@@ -23,6 +24,7 @@ SETTINGS = {
     "eval.sampler": "Sampler",
     "eval.steps": "Sampling steps",
     "horizon": "Run length (epochs)",
+    "labels.dim": "Length of the label vectors",
     "labels.kind": "Labels",
     "labels.num_classes": "Number of label classes $C$",
     "model.arch": "Network",
@@ -76,12 +78,18 @@ THOUSANDS = {
 VALUES = {
     "labels.kind": {
         "none": "unconditional",
+        "constant": "one constant label",
         "true": "true labels",
         "random": "random labels",
         "unique": "unique labels",
+        "vectors": "random vectors",
     },
     "eval.label": {
         "drawn": "drawn labels",
+        "trained": "labels of drawn images",
+        "mixed": "means of two labels",
+        "mean": "mean of all labels",
+        "unseen": "labels never trained",
         "data": "label of the data",
         "dummy": "label of the dummies",
     },
@@ -150,6 +158,9 @@ METRICS = {
     "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
     "coverage": Metric("Training images copied", "%", 100.0, (0, 100)),
     "coverage_ceiling": Metric("Training images copied, at most", "%", 100.0, (0, 100)),
+    "label_hit_ratio": Metric("Copies that have the label told", "%", 100.0, (0, 100)),
+    "label_hit_chance": Metric("Copies that would have it by chance", "%", 100.0, (0, 100)),
+    "n_label_hits": Metric("Copies that have the label told", "samples", decimals=0),
     "n_memorized": Metric("Memorized samples", "samples", decimals=0),
     "n_memorized_published": Metric("Memorized samples, published rule", "samples", decimals=0),
     "n_memorized_reconstructed": Metric("Copies of reconstructed images", "samples", decimals=0),
@@ -187,6 +198,7 @@ METRICS = {
     "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
     "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
 }
+CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
 CAPACITIES = {  # of a series: of its best and of its last checkpoints
     "emm": Metric("EMM", "images", decimals=0),
     "memorization_capacity": Metric("Memorization capacity", "images", decimals=0),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emm.analyse.names import SIZE, is_metric, plain_text, series_label, value_name
+from emm.analyse.names import PER_IMAGE, SIZE, is_metric, plain_text, series_label, value_name
 from emm.documents import Claim
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Filter, Row, parse_filter, shows, value_of
@@ -159,7 +159,7 @@ def samples_at_scale(row: Row, published: int) -> int:
 def identity(row: Row, free: Iterable[str] = ()) -> dict[str, Any]:
     """The published settings that tell runs apart: all but seeds and what is `free`."""
     free = {*free, *WITHOUT_EFFECT}
-    if row.published["labels.kind"] == "unique" and SIZE in free:
+    if row.published["labels.kind"] in PER_IMAGE and SIZE in free:
         free.add("labels.num_classes")
     if row.published["train.iterations"] is not None:
         free.add("train.epochs")  # follow from the steps and the size

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emm.analyse.names import SIZE, ordered
+from emm.analyse.names import PER_IMAGE, SIZE, ordered
 
 Group = tuple[dict[str, Any], pd.DataFrame]  # the settings that its rows share, and the rows
 
@@ -79,10 +79,10 @@ def series_of(rows: pd.DataFrame, settings: Iterable[str] | None = None) -> list
 
 
 def sizeless(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows without the number of unique labels, which is the size again and separates no series."""
+    """Rows without the number of unique labels and vectors: it is the size again, no series."""
     if not {"labels.kind", "labels.num_classes"} <= set(rows):
         return rows
-    unique = rows["labels.kind"] == "unique"
+    unique = rows["labels.kind"].isin(PER_IMAGE)
     kept = rows["labels.num_classes"].astype(object).where(~unique, None)
     return rows.assign(**{"labels.num_classes": kept})
 

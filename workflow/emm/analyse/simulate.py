@@ -44,6 +44,8 @@ KNN_PER_POINT = 0.045
 Draws = NDArray[np.float64]
 COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
     "n_memorized": ("n_memorized", "n_samples"),
+    "n_label_hits": ("n_label_hits", "n_memorized"),
+    "label_hit_ratio": ("n_label_hits", "n_memorized"),
     "n_mondrian": ("n_mondrian", "n_samples"),
     "mondrian_ratio": ("n_mondrian", "n_samples"),
     "n_memorized_mondrian": ("n_memorized_mondrian", "n_mondrian"),

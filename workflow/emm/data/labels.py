@@ -6,7 +6,7 @@ import numpy as np
 
 from emm.errors import UserError
 
-KINDS = ("none", "true", "random", "unique")
+KINDS = ("none", "constant", "true", "random", "unique", "vectors")
 SEED = 1024
 
 
@@ -20,19 +20,21 @@ def make_labels(
 ) -> tuple[np.ndarray, int]:
     """Labels (N,) int64 and label_dim, the width of the network's label input.
 
-    none: -1 and 0. true: the class; label_dim is num_classes, by default the highest class + 1.
-    random: uniform on 0..num_classes-1 per image in stored order; label_dim is the highest label
-    drawn + 1. unique: 0..N-1. classes (N,): true classes, -1 where there is none. num_classes 0
-    or None: not given. size N: by default the length of classes.
+    none: -1 and 0. constant: 0 and 1. true: the class; label_dim is num_classes, by default the
+    highest class + 1. random: uniform on 0..num_classes-1 per image in stored order; label_dim is
+    the highest label drawn + 1. unique and vectors: 0..N-1. classes (N,): true classes, -1 where
+    there is none. num_classes 0 or None: not given. size N: by default the length of classes.
     """
     size = len(classes) if size is None else size
     if kind == "none":
         return np.full(size, -1), 0
+    if kind == "constant":
+        return np.zeros(size, np.int64), 1
     if kind == "true":
         return _true(classes, num_classes)
     if kind == "random":
         return _random(size, num_classes, seed)
-    if kind == "unique":
+    if kind in ("unique", "vectors"):
         return _unique(size, num_classes)
     raise UserError(f"labels.kind: no kind {kind!r}; allowed: {', '.join(KINDS)}")
 

@@ -23,6 +23,7 @@ from emm.errors import UserError
 from emm.files import write_text
 from emm.given import OPTIMUM, OWN
 from emm.graphs import Replayed
+from emm.nets.labels import label_input
 from emm.owner import exclusive
 from emm.resolve import check_sampling
 from emm.sd import STABLE_DIFFUSION
@@ -127,21 +128,55 @@ def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
     """Latents (N, C, H, W) and labels (N,) or None: image i has a CPU generator of its own.
 
     As published: the latent first, then a label uniform over label_dim, used or not. eval.label
-    asks for that of the data, or of the dummies, instead; the latents stay the same.
+    asks for others; the latents stay the same. trained: that of a training image, drawn uniformly.
+    mixed: two of those that training images have, (N, 2). mean, unseen: label_dim and label_dim +
+    i, which `_tell` adds. data, dummy: that of all images of the data, or of the dummies.
     """
     _, height, width, channels = subset.images.shape
     count = recipe.eval.num_samples
     noise = torch.empty(count, channels, height, width)
-    labels = torch.empty(count, dtype=torch.int64) if subset.label_dim else None
+    labels, draw = [], _label_drawing(recipe.eval.label, subset)
     generator = torch.Generator()
     for index in range(count):
         generator.manual_seed(recipe.eval.seed + index)
         torch.randn(channels, height, width, generator=generator, out=noise[index])
-        if labels is not None:
-            labels[index] = torch.randint(subset.label_dim, (), generator=generator)
-    if labels is not None and recipe.eval.label != "drawn":
-        labels.fill_(_only_label(subset, recipe.eval.label))
-    return noise, labels
+        labels.append(draw(index, generator))
+    return noise, torch.tensor(labels) if subset.label_dim else None
+
+
+def _label_drawing(which: str, subset: Subset) -> Callable[[int, torch.Generator], Any]:
+    """The label of a sample, or its two, from its position and its generator."""
+
+    def drawn(count: int, generator: torch.Generator) -> int:
+        return int(torch.randint(count, (), generator=generator))
+
+    if not subset.label_dim:
+        return lambda index, generator: None
+    if which == "drawn":
+        return lambda index, generator: drawn(subset.label_dim, generator)
+    if which == "trained":
+        return lambda index, generator: int(subset.labels[drawn(len(subset), generator)])
+    if which in ("mean", "unseen"):
+        step = int(which == "unseen")
+        return lambda index, generator: subset.label_dim + step * index
+    if which == "mixed":
+        return partial(_two_labels, np.unique(subset.labels), drawn)
+    only = _only_label(subset, which)
+    return lambda index, generator: only
+
+
+def _two_labels(
+    known: np.ndarray,
+    drawn: Callable[[int, torch.Generator], int],
+    index: int,
+    generator: torch.Generator,
+) -> list[int]:
+    """Two different labels, all pairs alike; UserError if there is one alone."""
+    if len(known) < 2:
+        raise UserError("eval.label mixed: needs two labels; the training images have one")
+    first = drawn(len(known), generator)
+    second = (first + 1 + drawn(len(known) - 1, generator)) % len(known)
+    return [int(known[first]), int(known[second])]
 
 
 def _only_label(subset: Subset, which: str) -> int:
@@ -171,7 +206,17 @@ def denoisers_of(
     imported = content.get("weights", {}).get("sha256")
     for step, file in _checkpoint_files(run_path, content, settings).items():
         load_average(denoiser.network, file, recipe.train.ema, imported)
+        _tell(denoiser.network, recipe, subset)
         yield step, denoiser
+
+
+def _tell(network: torch.nn.Module, recipe: Recipe, subset: Subset) -> None:
+    """Add the labels that an evaluation asks for and no training image has."""
+    if recipe.eval.label == "mean":
+        label_input(network).average(torch.from_numpy(subset.labels))
+    elif recipe.eval.label == "unseen":
+        seeds = range(recipe.eval.seed, recipe.eval.seed + recipe.eval.num_samples)
+        label_input(network).invent(derive(seed, "unseen label") for seed in seeds)
 
 
 def _checkpoint_files(

@@ -14,6 +14,7 @@ from emm.data.stage import Subset
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
+from emm.figures.bars import bars
 from emm.figures.capacity import capacity
 from emm.figures.curves import curve
 from emm.figures.examples import examples
@@ -76,6 +77,8 @@ def _picture(
     if figure.plot == "table":
         picture, drawn, blocks = table(figure, memorization, parts.get("halves", ()))
         return picture, drawn, {"md": markdown(figure, blocks), "tex": latex(figure, blocks)}
+    if figure.plot == "bars":
+        return *bars(figure, memorization), {}
     reference = None
     if figure.reference:
         apart = memorization["evaluation"].isin(frozenset().union(*parts["reference"]))

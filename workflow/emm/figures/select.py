@@ -139,13 +139,15 @@ def _matches(cell: Any, wanted: Any) -> bool:
 
 def _points(figure: Figure, rows: pd.DataFrame, x: str) -> pd.DataFrame:
     groups = in_order(grouped(rows, [x]), [x])
-    return pd.DataFrame(
-        [{"x": key[x], **_point(figure.y, members, key)} for key, members in groups]
-    )
+    return pd.DataFrame([{"x": key[x], **point(figure.y, members, key)} for key, members in groups])
 
 
-def _point(y: str, rows: pd.DataFrame, key: dict[str, Any]) -> dict[str, Any]:
-    """Mean of the repetitions with their sd; of a single one, the value with its interval."""
+def point(y: str, rows: pd.DataFrame, key: dict[str, Any]) -> dict[str, Any]:
+    """Mean of the repetitions with their sd; of a single one, the value with its interval.
+
+    y, low, high in drawn units, interval and repetitions. UserError where the rows of `key` differ
+    in more than seeds, or are several checkpoints of a run.
+    """
     check_repetitions(rows, key)
     if rows["evaluation"].duplicated().any():
         raise UserError("a point mixes checkpoints; take x: epoch, or epoch: best or last")

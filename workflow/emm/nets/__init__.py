@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from emm.errors import UserError
 from emm.limits import UNETS
 from emm.nets.iddpm import IDDPMUNet
@@ -22,14 +24,16 @@ def build(
     resolution: int,
     image_channels: int,
     label_dim: int,
+    label_vectors: Tensor | None = None,
     dropout: float | None = None,
 ) -> UNet | IDDPMUNet:
     """Network of the settings `model`; `dropout` overrides that of the settings.
 
     `model` has the attributes arch, channels, channel_mult, num_blocks, attention_levels, dropout,
     and heads for iddpm, time_embedding, fourier_scale and skip_mask (bits, or "all") for the
-    others. Weights come from torch's global generator. Raises UserError for an unknown `arch` and
-    for settings that do not fit together.
+    others. `label_vectors`: (label_dim, dim) where vectors stand for the labels. Weights come from
+    torch's global generator. Raises UserError for an unknown `arch` and for settings that do not
+    fit together.
     """
     if model.arch not in UNETS:
         raise UserError(f"model.arch: {model.arch!r} is unknown; use {' or '.join(UNETS)}")
@@ -41,6 +45,7 @@ def build(
         "num_blocks": model.num_blocks,
         "attention_levels": model.attention_levels,
         "label_dim": label_dim,
+        "label_vectors": label_vectors,
         "dropout": model.dropout if dropout is None else dropout,
     }
     if model.arch == "iddpm":

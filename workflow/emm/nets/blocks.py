@@ -15,6 +15,7 @@ from torch.nn import functional
 from emm.limits import norm_groups
 from emm.nets import fused
 from emm.nets.dropout import Dropout
+from emm.nets.labels import LabelLookup, LabelVectors
 
 NORM_EPS = 1e-6
 SQRT_HALF = math.sqrt(0.5)  # keeps the variance of a sum of two branches
@@ -159,29 +160,12 @@ class Merge(nn.Module):
         return (x + self.resample(self.conv(pyramid))) * SQRT_HALF
 
 
-class LabelLookup(nn.Module):
-    """Linear layer on one-hot labels times sqrt(label_dim), as an index lookup.
-
-    The gradient is dense: optimizers also move labels that are absent from a batch.
-    """
-
-    def __init__(self, label_dim: int, features: int) -> None:
-        super().__init__()
-        self.scale = math.sqrt(label_dim)
-        self.weight = nn.Parameter(torch.empty(label_dim, features))
-        self.bias = nn.Parameter(torch.zeros(features))
-        nn.init.xavier_uniform_(self.weight)
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """Integer labels (B,) in 0..label_dim-1 to features (B, F)."""
-        return functional.embedding(labels, self.weight) * self.scale + self.bias
-
-
 class MappingNetwork(nn.Module):
     """Noise level and label to the embedding that shifts every block.
 
     `time_embedding`: "positional", frequencies 1 to 1/10000 in a geometric row; or "fourier",
-    random normal frequencies times `fourier_scale`, a buffer that is never trained.
+    random normal frequencies times `fourier_scale`, a buffer that is never trained. `label_vectors`
+    (label_dim, dim) stand for the labels, instead of a row of weights each.
     """
 
     def __init__(
@@ -192,6 +176,7 @@ class MappingNetwork(nn.Module):
         time_embedding: str,
         fourier_scale: float,
         label_dim: int,
+        label_vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
         if time_embedding == "positional":
@@ -200,12 +185,15 @@ class MappingNetwork(nn.Module):
         else:
             frequencies = 2 * math.pi * (torch.randn(features // 2) * fourier_scale)
         self.register_buffer("frequencies", frequencies, persistent=time_embedding == "fourier")
-        self.labels = LabelLookup(label_dim, features) if label_dim else None
+        if label_vectors is not None:
+            self.labels = LabelVectors(label_vectors, features)
+        else:
+            self.labels = LabelLookup(label_dim, features) if label_dim else None
         self.hidden = linear(features, embedding)
         self.output = linear(embedding, embedding)
 
     def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Shape (B,) and (B,) to (B, E), outside autocast: c_noise reaches 999."""
+        """Shape (B,) and (B,) or (B, K) to (B, E), outside autocast: c_noise reaches 999."""
         with full_precision(c_noise.device):
             angles = torch.outer(c_noise.to(self.frequencies.dtype), self.frequencies)
             features = torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -12,6 +12,7 @@ from emm.limits import check_iddpm
 from emm.nets import fused
 from emm.nets.blocks import full_precision
 from emm.nets.dropout import Dropout
+from emm.nets.labels import LabelEmbedding, LabelVectors
 
 NORM_EPS = 1e-5
 MAX_PERIOD = 10_000.0  # of the time features
@@ -25,8 +26,9 @@ class IDDPMUNet(nn.Module):
     and every encoder output, that one included, is a skip. With `learned_variance` the output has
     twice the channels of an image: the noise, then the interpolation of the variance. `label_dim`
     is the number of labels, 0 for an unconditional network; their embedding is added to that of
-    the time. `groups` of each norm are 32 as published. A fresh network returns zeros. Weights come
-    from torch's global generator. Raises UserError for settings that do not fit together.
+    the time. `label_vectors` (label_dim, dim) stand for the labels, instead of a row each. `groups`
+    of each norm are 32 as published. A fresh network returns zeros. Weights come from torch's
+    global generator. Raises UserError for settings that do not fit together.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class IDDPMUNet(nn.Module):
         heads: int = 4,
         groups: int = 32,
         label_dim: int = 0,
+        label_vectors: Tensor | None = None,
         dropout: float = 0.3,
         learned_variance: bool = True,
     ) -> None:
@@ -59,7 +62,10 @@ class IDDPMUNet(nn.Module):
         embedding = 4 * channels
         self.time_hidden = nn.Linear(channels, embedding)
         self.time_output = nn.Linear(embedding, embedding)
-        self.labels = nn.Embedding(label_dim, embedding) if label_dim else None
+        if label_vectors is not None:
+            self.labels = LabelVectors(label_vectors, embedding)
+        else:
+            self.labels = LabelEmbedding(label_dim, embedding) if label_dim else None
         self.stem = nn.Conv2d(image_channels, channels, 3, padding=1)
         widths = [channels, *(channels * mult for mult in channel_mult)]
 

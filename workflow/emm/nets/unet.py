@@ -37,7 +37,7 @@ class UNet(nn.Module):
     bit per skip in the order in which the encoder makes them; a 0 replaces the skip by zeros, in
     training and sampling, and leaves widths and parameters alone (Gu et al. 2023, Section 4.3).
     `time_feature_mult` is the number of time features over `channels`. `label_dim` is the number
-    of labels, 0 for an unconditional network.
+    of labels, 0 for an unconditional network; `label_vectors` (label_dim, dim) stand for them.
 
     Initial weights and Fourier frequencies are drawn from torch's global generator: the same
     `torch.manual_seed` before the constructor gives the same network. Raises UserError for
@@ -59,6 +59,7 @@ class UNet(nn.Module):
         resample_filter: Sequence[int] = (1, 1),
         time_feature_mult: int = 1,
         label_dim: int = 0,
+        label_vectors: Tensor | None = None,
         dropout: float = 0.13,
         skip_mask: str | None = None,
     ) -> None:
@@ -82,6 +83,7 @@ class UNet(nn.Module):
             time_embedding=time_embedding,
             fourier_scale=fourier_scale,
             label_dim=label_dim,
+            label_vectors=label_vectors,
         )
         widths = (channels, *(channels * mult for mult in channel_mult))
         block = partial(Block, embedding=4 * channels, dropout=dropout, taps=resample_filter)
@@ -96,7 +98,8 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Shape (B, C, H, W), noise levels (B,), labels (B,) as int64 indices, to (B, C, H, W).
 
-        Raises UserError if labels are missing or not expected.
+        Labels (B, K) stand for the mean of K of them. Raises UserError if labels are missing or not
+        expected.
         """
         _check_labels(self.label_dim, labels)
         embedding = self.mapping(c_noise, labels)

@@ -41,7 +41,8 @@ def network(settings: Mapping[str, Any]) -> Network:
         return found._replace(operations=found.operations * _sd_scale(settings))
     if settings["model.arch"] in UNETS:
         keys = [key for key in settings if key.startswith("model.")]
-        keys += ["data.dataset", "data.resolution", "labels.num_classes"]
+        keys += ["data.dataset", "data.resolution"]
+        keys += ["labels.kind", "labels.num_classes", "labels.dim"]
         return _network(tuple((key, settings[key]) for key in keys))
     if settings["model.arch"] == OPTIMUM:
         return Network(4.0 * training_size(settings) * components(settings), 0)

@@ -20,7 +20,7 @@ class Layer(NamedTuple):
 
 
 def layers(settings: Mapping[str, Any], image_channels: int, resolution: int) -> list[Layer]:
-    """All layers of a network of ours that do arithmetic; labels only have parameters.
+    """All layers of a network of ours that do arithmetic; most labels only have parameters.
 
     settings: complete ones of a run, dotted.
     """
@@ -38,10 +38,12 @@ def _labels(settings: Mapping[str, Any]) -> list[Layer]:
     classes, channels = settings["labels.num_classes"], settings["model.channels"]
     if not classes:
         return []
-    if settings["model.arch"] == "iddpm":
-        return [Layer(0, classes * 4 * channels)]
-    features = channels * (2 if settings["model.arch"] == "ncsnpp" else 1)
-    return [Layer(0, (classes + 1) * features)]
+    features = channels * {"iddpm": 4, "ncsnpp": 2}.get(settings["model.arch"], 1)
+    if settings["labels.kind"] == "vectors":
+        dim = settings["labels.dim"]
+        return [Layer(2 * dim * features, (dim + 1) * features)]
+    bias = settings["model.arch"] != "iddpm"
+    return [Layer(0, (classes + bias) * features)]
 
 
 @dataclass(frozen=True)

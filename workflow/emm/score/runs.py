@@ -17,6 +17,7 @@ from emm.errors import UserError
 from emm.files import checked, read_arrays, write_arrays
 from emm.score import mondrian, reconstructed
 from emm.score.criteria import best_checkpoint
+from emm.score.label_hits import LabelHits
 from emm.score.nearest import array_module
 from emm.score.stage import ScoreTable, gallery, score_arrays, summary_rows, write_scores
 
@@ -62,7 +63,7 @@ def reference(subset: Subset, label: str) -> slice:
     label: eval.label. UserError where that leaves fewer than two images.
     """
     first, count = len(subset) - subset.n_dummy, len(subset)
-    ends = {"drawn": (0, count), "data": (0, first), "dummy": (first, count)}[label]
+    ends = {"data": (0, first), "dummy": (first, count)}.get(label, (0, count))
     if ends[1] - ends[0] < 2:
         raise UserError(
             f"eval.label {label}: the distance ratio needs two such training images; there are "
@@ -78,7 +79,7 @@ def _score(
     settings = index["settings"]
     rows = reference(subset, settings["eval.label"])
     training, classify = subset.images[rows], _classifier(settings, subset)
-    compare = _reconstructed(index, samples, duplicates, xp)
+    compare, hits = _reconstructed(index, samples, duplicates, xp), LabelHits.of(subset)
     for entry in index["checkpoints"]:
         arrays = read_arrays(samples / entry["file"])
         images = arrays["images"]
@@ -86,11 +87,12 @@ def _score(
         found = score_arrays(images, training, duplicates, xp)
         indices = found.neighbours.indices + rows.start
         result = replace(found, neighbours=found.neighbours._replace(indices=indices))
-        table = ScoreTable(
-            entry["epoch"], entry["step"], settings["train.ema"], result, arrays.get("labels")
-        )
+        labels = arrays.get("labels")
+        single = labels if labels is None or labels.ndim == 1 else None  # the files have one each
+        table = ScoreTable(entry["epoch"], entry["step"], settings["train.ema"], result, single)
         about = classify(images, result.neighbours.squared_distances)
-        yield replace(table, **about | {"facts": about["facts"] | compare(images)})
+        told = hits.summarise(labels, result.neighbours.indices[:, 0], result.memorized)
+        yield replace(table, **about | {"facts": about["facts"] | told | compare(images)})
 
 
 def _check_shape(samples: Path, images: np.ndarray, training: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from emm.devices import take_gpus
 from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.precondition import Denoiser
 from emm.errors import UserError
+from emm.nets.labels import label_vectors
 from emm.processes import is_member, local_rank
 from emm.seeds import derive
 from emm.spec import Recipe
@@ -80,9 +81,19 @@ def build_denoiser(
     check_precision(recipe.train.precision, device)
     torch.manual_seed(derive(recipe.train.seed, "init"))
     network = nets.build(
-        recipe.model, resolution=height, image_channels=channels, label_dim=subset.label_dim
+        recipe.model,
+        resolution=height,
+        image_channels=channels,
+        label_dim=subset.label_dim,
+        label_vectors=_vectors(recipe, subset),
     )
     if recipe.model.precond == "cosine":
         steps = recipe.model.diffusion_steps
         return DiscreteDenoiser(network, steps, recipe.train.precision).to(device)
     return Denoiser(network, recipe.model.precond, recipe.train.precision).to(device)
+
+
+def _vectors(recipe: Recipe, subset: Subset) -> Tensor | None:
+    """The vectors that stand for the labels of a subset, if any do."""
+    told = recipe.labels
+    return label_vectors(subset.label_dim, told.dim, told.seed) if told.kind == "vectors" else None

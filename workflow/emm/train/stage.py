@@ -100,7 +100,9 @@ def _has_labels(subset: Subset, kind: str) -> bool:
     """Whether the labels of a subset can be of a kind; random ones can be any."""
     if kind == "none" or not subset.label_dim:
         return kind == "none" and not subset.label_dim
-    expected = {"true": subset.classes, "unique": np.arange(len(subset))}
+    each = np.arange(len(subset))
+    expected = {"true": subset.classes, "unique": each, "vectors": each}
+    expected["constant"] = np.zeros_like(each)
     return kind == "random" or np.array_equal(subset.labels, expected[kind])
 
 
