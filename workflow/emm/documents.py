@@ -54,9 +54,9 @@ class Figure(Settings):
 
     title: str = Field("", description="What the figure shows; the first line of its caption")
     source: str = Field("", description="Where it stands in a paper")
-    plot: Literal["curve", "points", "grid", "table", "capacity", "examples"] = Field(
+    plot: Literal["curve", "points", "grid", "table", "capacity", "examples", "variance"] = Field(
         description="Lines, a point per run, samples beside their neighbours, a table, EMM and "
-        "memorization capacity against a setting, or training images"
+        "memorization capacity against a setting, training images, or what seeds change"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(
@@ -228,6 +228,12 @@ class Config(Settings):
         "any of its items allows",
     )
     set: Texts = Field({}, description="Settings forced on every run")
+    seeds: int = Field(
+        1,
+        ge=1,
+        description="How many times every run is made, each with other seeds; experiments that "
+        "sweep seeds themselves stay as they are",
+    )
     weights: dict[str, str] = Field(
         {},
         description="By experiment: file of weights that others trained, which its runs take "
