@@ -48,6 +48,8 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, known)}")
     if figure.plot == "capacity" or figure.y in CAPACITIES:
         _check_capacity(figure, where)
+    if figure.plot == "variance" and (figure.y != "memorization_ratio" or figure.epoch == "all"):
+        raise UserError(f"{where}: plot: variance is of y: memorization_ratio at one checkpoint")
     if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
         raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")
 

@@ -20,6 +20,7 @@ from emm.figures.examples import examples
 from emm.figures.grids import grid
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
+from emm.figures.variance import variance
 from emm.files import atomic_path, write_text
 
 Galleries = Mapping[str, Mapping[str, np.ndarray]] | Mapping[str, Subset]
@@ -66,8 +67,9 @@ def _picture(
     if figure.plot in ("grid", "examples"):
         drawing = grid if figure.plot == "grid" else examples
         return *drawing(figure, memorization, galleries), {}
-    if figure.plot == "capacity":
-        return *capacity(figure, memorization), {}
+    if figure.plot in ("capacity", "variance"):
+        drawing = capacity if figure.plot == "capacity" else variance
+        return *drawing(figure, memorization), {}
     if figure.y in CAPACITIES:
         memorization = capacity_table(memorization)
     if figure.plot == "table":
