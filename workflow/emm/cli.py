@@ -8,7 +8,7 @@ from typing import Any
 from emm.commands import app
 from emm.errors import Interrupted, ending_in_a_line
 
-for name in ("stages", "results", "about"):  # as the help lists what they register
+for name in ("stages", "results", "statistics", "about"):  # as the help lists what they register
     import_module(f"emm.commands.{name}")
 
 

@@ -21,8 +21,8 @@ KEYS = {  # how a figure is read
     "capacity": "Bars: 95 % intervals. An arrow: beyond the sizes of the series. Dashed: the most "
     "likely power law, arrows as censored points, with the 95 % interval of its exponent, which "
     "holds the scatter about the line.",
-    "variance": "Points: standard deviations, bars their 95 % intervals. Dashed: what counting so many "
-    "samples makes.",
+    "variance": "Points: standard deviations, bars their 95 % intervals. Dashed: what counting so "
+    "many samples makes.",
     "examples": "The first training images of each data set.",
 }
 DATA = (  # settings that a caption tells of every figure

@@ -131,9 +131,7 @@ def _fitted(points: Points, design: Vector, offset: Vector) -> tuple[Vector, Vec
     return theta, known - 2 * log_ndtr(-points.side * z)[:, ~inside].sum(axis=1)
 
 
-def _residuals(
-    points: Points, design: Vector, offset: Vector, theta: Vector, sd: Vector
-) -> Vector:
+def _residuals(points: Points, design: Vector, offset: Vector, theta: Vector, sd: Vector) -> Vector:
     return (points.y - offset - theta @ design.T) / sd
 
 
@@ -142,7 +140,9 @@ def _slopes(z: Vector, side: NDArray[np.int64]) -> tuple[Vector, Vector]:
     u = -side * z
     mills = np.exp(-(u**2) / 2 - log_ndtr(u)) / math.sqrt(2 * math.pi)
     inside = side == 0
-    return np.where(inside, z, side * mills), np.where(inside, 1, np.clip(mills * (mills + u), 0, 1))
+    return np.where(inside, z, side * mills), np.where(
+        inside, 1, np.clip(mills * (mills + u), 0, 1)
+    )
 
 
 def _limit(points: Points) -> float:

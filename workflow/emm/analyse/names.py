@@ -217,6 +217,8 @@ def value_name(setting: str, value: Any) -> str:
         return "-".join(value_name("", part) for part in value)
     if isinstance(value, bool | str):
         return VALUES.get(setting, {}).get(value, str(value))
+    if setting.endswith(".seed"):
+        return str(value)
     if setting == "model.skip_resolution":
         return f"{value}×{value}"  # noqa: RUF001
     if setting in THOUSANDS and value >= 1000 and value % 10 == 0:

@@ -1,8 +1,8 @@
 """What other images, another initialisation and other samples each add to the spread of a ratio.
 
 A nested random-effects analysis of variance (Searle, Casella and McCulloch 1992, ch. 3; Sokal and
-Rohlf 1995, ch. 10): y_ijk = m + D_i + I_ij + S_ijk for draw i of the data, initialisation j of it and
-sampling k of that network. Components follow from the mean squares by the method of moments; their
+Rohlf 1995, ch. 10): y_ijk = m + D_i + I_ij + S_ijk for draw i of the data, initialisation j of it
+and sampling k of that network. Components follow from the mean squares by the method of moments; their
 intervals are generalized ones (Weerahandi 1993), from independent chi-squared draws of the sums of
 squares. That samples are counted makes a known part of S: p (1 - p) / N.
 """
@@ -72,7 +72,9 @@ def components(
     if not freedom[2]:
         squares[2] = counting
     rng = np.random.default_rng(derive(seed, "variance"))
-    drawn = [_drawn(square, free, draws, rng) for square, free in zip(squares, freedom, strict=True)]
+    drawn = [
+        _drawn(square, free, draws, rng) for square, free in zip(squares, freedom, strict=True)
+    ]
     parts, simulated = _split(squares, b, c), _split(drawn, b, c)
     found = [
         _component(name, *part, int(free))

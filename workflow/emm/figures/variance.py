@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from emm.analyse.series import grouped, in_order
 from emm.analyse.variance import COUNTING, LEVELS, ratio_components
@@ -21,13 +23,15 @@ NAMES = {
 }
 APART = 0.16  # between the points of series
 STUB = 0.3  # half the length of the line that counting makes
+FLOOR = 0.1  # of it, where bars that reach 0 end on the logarithmic axis
 
 
 def variance(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
     """The picture of a variance figure, and a table with a row per component and series.
 
-    Points are standard deviations in points of the ratio, bars their 95 % intervals; a dashed line
-    is what counting so many samples makes. UserError when seeds are not nested evenly, or when the
+    Points are standard deviations in points of the ratio, bars their 95 % intervals (one that is 0
+    has only its bar, to a tenth of the counting); a dashed line is what counting so many samples
+    makes. UserError when seeds are not nested evenly, or when the
     rows differ in more than seeds.
     """
     by = [figure.hue] if figure.hue else []
@@ -57,14 +61,20 @@ def _draw(axes: Axes, found: pd.DataFrame, look: dict[str, Any], aside: float) -
     counting, at = known.at[COUNTING, "sd"], x[list(NAMES).index("sampling")]
     line = {"color": style.GUIDE, "dashes": (2.5, 1.5), "linewidth": 0.9, "zorder": 1.5}
     axes.plot([at - STUB, at + STUB], [counting, counting], **line)
-    error_bars(axes, (x, y, low, high), look["color"], elinewidth=0.7, capsize=1.4, capthick=0.7)
-    return axes.plot(x, y, linestyle="", **look, zorder=3)[0]
+    floor = FLOOR * counting if counting else FLOOR
+    ends = (np.maximum(end, floor) for end in (y, low, high))
+    error_bars(axes, (x, *ends), look["color"], elinewidth=0.7, capsize=1.4, capthick=0.7)
+    shown = np.where(y > floor, y, np.nan)
+    return axes.plot(x, shown, linestyle="", **look, zorder=3)[0]
 
 
 def _axes(axes: Axes) -> None:
     axes.set_xticks(range(len(NAMES)), list(NAMES.values()))
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
     axes.set_ylabel("Standard deviation (points)")
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
