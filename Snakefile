@@ -25,6 +25,7 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/advice.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/usage.smk"
 

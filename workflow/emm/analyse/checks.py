@@ -21,6 +21,7 @@ from emm.spec import DEFAULTS, suggestion
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
+    "advice",
 )
 OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have

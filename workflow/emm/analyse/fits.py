@@ -8,12 +8,12 @@ the limit that makes them those of Student's t where nothing is censored.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import t
@@ -78,8 +78,16 @@ def points_from(table: pd.DataFrame) -> Points:
     """Points of a table with columns x, images, status, bound and bootstrap draws."""
     side = table["status"].map({"bracketed": 0, "above": 1, "below": -1}).to_numpy(int)
     known = np.where(side == 0, table["images"].astype(float), table["bound"].astype(float))
-    sds = np.array([_log_sd(np.asarray(draws, float)) for draws in table["draws"]])
-    return Points(np.log(table["x"].to_numpy(float)), np.log(known), side, sds)
+    return points_from_draws(table["x"], known, side, table["draws"])
+
+
+def points_from_draws(
+    x: Iterable[float], y: Iterable[float], side: Iterable[int], draws: Iterable[ArrayLike]
+) -> Points:
+    """Points of values or bounds y at x and their draws, which are infinite beyond the sizes."""
+    sds = np.array([_log_sd(np.asarray(drawn, float)) for drawn in draws])
+    x, y = (np.log(np.fromiter(values, float)) for values in (x, y))
+    return Points(x, y, np.fromiter(side, int), sds)
 
 
 def _log_sd(draws: Vector) -> float:

@@ -82,6 +82,7 @@ VALUES = {
         "random": "random labels",
         "unique": "unique labels",
     },
+    "data.selection": {"balanced_prefix": "the first images", "random": "random images"},
     "eval.label": {
         "drawn": "drawn labels",
         "data": "label of the data",

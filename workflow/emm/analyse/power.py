@@ -2,8 +2,9 @@
 
 A claim counts as supported when it holds in 95 % of the draws around the results
 (emm.analyse.claims), and a difference has to exceed the margin within which numbers are practically
-equal (emm.analyse.compare). Both sides are normal here: samples are counted, p (1 - p) / N, and other training seeds
-shift a ratio by `run_sd` points at 50 % and by 2 sqrt(p (1 - p)) of that elsewhere.
+equal (emm.analyse.compare). Both sides are normal here: samples are counted, p (1 - p) / N, and
+other training seeds shift a ratio by `run_sd` points at 50 % and by 2 sqrt(p (1 - p)) of that
+elsewhere.
 """
 
 import math

@@ -2,9 +2,9 @@
 
 A nested random-effects analysis of variance (Searle, Casella and McCulloch 1992, ch. 3; Sokal and
 Rohlf 1995, ch. 10): y_ijk = m + D_i + I_ij + S_ijk for draw i of the data, initialisation j of it
-and sampling k of that network. Components follow from the mean squares by the method of moments; their
-intervals are generalized ones (Weerahandi 1993), from independent chi-squared draws of the sums of
-squares. That samples are counted makes a known part of S: p (1 - p) / N.
+and sampling k of that network. Components follow from the mean squares by the method of moments;
+their intervals are generalized ones (Weerahandi 1993), from independent chi-squared draws of the
+sums of squares. That samples are counted makes a known part of S: p (1 - p) / N.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from emm.arguments import config_from
-from emm.commands import AsJson, ConfigFile, Selected, app
+from emm.arguments import config_from, settings_from
+from emm.commands import AsJson, ConfigFile, Selected, Set, app
 from emm.errors import UserError
 
 
@@ -74,3 +74,35 @@ def _in_words(what: str, facts: dict[str, Any]) -> str:
 
 def _seeds(number: int) -> str:
     return f"{number:,} seed{'s' * (number != 1)}"
+
+
+@app.command()
+def advice(
+    size: Annotated[int | None, typer.Option(min=2, help="Images of the training set.")] = None,
+    set: Set = [],  # noqa: B006
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Selected = None,
+    memorization: Annotated[
+        Path | None, typer.Option(help="The memorization table; by default the config's.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write (.md), not to print.")] = None,
+) -> None:
+    """Say where the EMM lies by the results at hand, and what moves it, with intervals."""
+    from emm.analyse.parquet import read_table
+    from emm.analyse.summary import experiment_tables
+    from emm.files import write_text
+    from emm.report.advice import advice_page
+
+    catalog, chosen = config_from(config, scale, experiments), settings_from(set)
+    named = {pair.partition("=")[0] for pair in set}
+    rows = (
+        experiment_tables(catalog, "memorization")
+        if memorization is None
+        else read_table(memorization)
+    )
+    page = advice_page(catalog, rows, size, {key: chosen[key] for key in sorted(named)})
+    if output is None:
+        print(page, end="")
+    else:
+        write_text(output, page)
