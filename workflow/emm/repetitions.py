@@ -2,7 +2,7 @@
 
 A repetition draws everything anew that is drawn: the subset where it is random, random labels,
 initialisation with data order and noise, and the noise of the samples. Networks that were trained
-on the same images make nearly the same samples of the same noise (Kadkhodaie et al. 2024), so with
+on the same images make nearly the same samples of the same noise (Zhang et al. 2024), so with
 shared noise the error of the sampling would not show in the spread.
 """
 
