@@ -6,6 +6,7 @@ import pytest
 from made_up import assert_legible, made_up
 
 from emm.analyse.checks import check_figure
+from emm.analyse.names import value_name
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
@@ -65,3 +66,7 @@ def test_only_ratios_of_one_checkpoint(options):
     figure = Figure(plot="variance", **options)
     with pytest.raises(UserError, match="plot: variance is of y: memorization_ratio"):
         check_figure("fig", figure, "experiment mine: figure fig")
+
+
+def test_a_seed_is_a_name_and_no_number():
+    assert [value_name("train.seed", 1024), value_name("data.size", 1024)] == ["1024", "1,024"]
