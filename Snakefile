@@ -26,6 +26,7 @@ include: "workflow/rules/measures.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/advice.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/usage.smk"
 

@@ -416,7 +416,7 @@ def test_wrong_runs(tmp_path, runs, message):
         ("{plot: curve, where: {data.size: '10'}}", "where: data.size: input should be a valid in"),
         ("{plot: curve, where: {data.size: 30}}", "where: no run of the experiment has these val"),
         ("{plot: table, rows: data.size}", "a table needs `rows` (or `halves`) and `columns`"),
-        ("{plot: pie}", "'examples', 'levels' or 'paths', not 'pie'"),
+        ("{plot: pie}", "'levels', 'paths' or 'variance', not 'pie'"),
         ("{plot: capacity}", "x: data.size makes no series; use a setting, as model.channels"),
         ("{plot: capacity, x: model.arch}", "x: model.arch is no number, which the plot capacity"),
         ("{plot: curve, y: emm, x: epoch}", "x: epoch makes no series"),

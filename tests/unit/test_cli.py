@@ -499,7 +499,10 @@ def test_help(emm):
         ('{"scale": "huge"}', "config: scale: no scale 'huge'; allowed: paper, quick"),
         ('{"experiments": "mine.yaml"}', "mine.yaml: no such file"),
         ('{"set": {"train.lr": "fast"}}', "config: set: train.lr: input should be a valid number"),
-        ('{"set": {"data.size": 2000}}', ": data.size 2000: the source has only 1797 such images"),
+        (
+            '{"experiments": "demo", "set": {"data.size": 2000}}',
+            ": data.size 2000: the source has only 1797 such images",
+        ),
     ],
 )
 def test_wrong_configs(fails, config, message):

@@ -28,6 +28,7 @@ from emm.filters import parse_filter, shows, value_of
 from emm.given import is_trained
 from emm.ids import dummy_settings, evaluation_settings, identity, run_id
 from emm.planned import PlannedFigure
+from emm.repetitions import repeated, repetitions, sweeps_seeds
 from emm.resolve import resolve, with_epochs
 from emm.runs import Evaluation, Row, Run, all_digits
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
@@ -105,7 +106,9 @@ class Catalog:
             for name in self.experiments
             if name in changed and not self.files[name].is_relative_to(WORKFLOW)
         ]
-        return weights + own
+        swept = [name for name, e in self.experiments.items() if sweeps_seeds(e)]
+        seeds = f"config: seeds: not of {', '.join(swept)}, which has seeds of its own"
+        return weights + own + [seeds] * bool(swept and self.config.seeds > 1)
 
     def require_files(self) -> None:
         """UserError for a file of weights or code that a run names and that is not there."""
@@ -203,9 +206,12 @@ def _rows(
             published |= given
             published = with_epochs(flatten(parse_recipe(published, where)))
             scaled = transform(published, rules, f"{where} at scale {config.scale}") | config.set
-            settings = resolve(flatten(parse_recipe(scaled, where)), where)
-            evaluation = _evaluation(settings)
-            yield Row(name, published, settings, evaluation.run_id, evaluation.id)
+            for repetition in repetitions(experiment, config.seeds):
+                again = repeated(scaled, repetition)
+                settings = resolve(flatten(parse_recipe(again, where)), where)
+                evaluation = _evaluation(settings)
+                row = repeated(published, repetition), settings
+                yield Row(name, *row, evaluation.run_id, evaluation.id)
 
 
 def _rules(name: str, experiment: Experiment, scale: Scale) -> dict[str, Rule]:

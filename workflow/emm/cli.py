@@ -8,7 +8,8 @@ from typing import Any
 from emm.commands import app
 from emm.errors import Interrupted, ending_in_a_line
 
-for name in ("stages", "measures", "results", "about"):  # as the help lists what they register
+COMMANDS = ("stages", "measures", "results", "statistics", "about")  # as the help lists them
+for name in COMMANDS:
     import_module(f"emm.commands.{name}")
 
 

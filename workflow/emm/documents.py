@@ -43,7 +43,7 @@ FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file na
 Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
-    *("levels", "paths"),
+    *("levels", "paths", "variance"),
 ]
 
 
@@ -62,8 +62,8 @@ class Figure(Settings):
     plot: PlotKind = Field(
         description="Lines, a point per run, a bar per combination of settings, samples beside "
         "their neighbours, a table, EMM and memorization capacity against a setting, training "
-        "images, a measure against the level of noise, or the paths of trainings between the ideal "
-        "denoisers"
+        "images, a measure against the level of noise, the paths of trainings between the ideal "
+        "denoisers, or what seeds change"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(
@@ -240,6 +240,12 @@ class Config(Settings):
         "any of its items allows",
     )
     set: Texts = Field({}, description="Settings forced on every run")
+    seeds: int = Field(
+        1,
+        ge=1,
+        description="How many times every run is made, each with other seeds; experiments that "
+        "sweep seeds themselves stay as they are",
+    )
     weights: dict[str, str] = Field(
         {},
         description="By experiment: file of weights that others trained, which its runs take "

@@ -19,9 +19,11 @@ KEYS = {  # how a figure is read
     "bars": "Each bar with its value and 95 % interval, or standard deviation over seeds.",
     "table": "Bold: the most memorization where the paper marks it. A dash: not run.",
     "grid": "Framed: memorized, the nearest image is less than a third as far as the second.",
-    "capacity": "Bars: 95 % intervals. An arrow: beyond the sizes of the series. Dashed: the power "
-    "law that fits the other points best, with the 95 % interval of its exponent and their number; "
-    "leaving out arrows can bend it.",
+    "capacity": "Bars: 95 % intervals. An arrow: beyond the sizes of the series. Dashed: the most "
+    "likely power law, arrows as censored points, with the 95 % interval of its exponent, which "
+    "holds the scatter about the line.",
+    "variance": "Points: standard deviations, bars their 95 % intervals. Dashed: what counting so "
+    "many samples makes.",
     "examples": "The first training images of each data set.",
     "levels": "Solid: at held-out images, dotted: at training images. Bands: 95 % intervals.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",

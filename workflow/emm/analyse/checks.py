@@ -22,6 +22,7 @@ RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
     *("ideals", "measure_table"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
+    "advice",
 )
 OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
@@ -50,6 +51,8 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, known)}")
     if figure.plot == "capacity" or figure.y in CAPACITIES:
         _check_capacity(figure, where)
+    if figure.plot == "variance" and (figure.y != "memorization_ratio" or figure.epoch == "all"):
+        raise UserError(f"{where}: plot: variance is of y: memorization_ratio at one checkpoint")
     if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
         raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")
 

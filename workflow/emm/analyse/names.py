@@ -16,12 +16,14 @@ SETTINGS = {
     "data.only_class": "Image class",
     "data.num_classes": "Number of image classes",
     "data.resolution": "Resolution (pixels)",
+    "data.seed": "Draw of the data",
     "data.size": r"Training set size $|\mathcal{D}|$ (images)",
     "epoch": "Training epochs",
     "eval.guidance": "Guidance",
     "eval.label": "Label of the samples",
     "eval.num_samples": "Samples per checkpoint",
     "eval.sampler": "Sampler",
+    "eval.seed": "Sampling seed",
     "eval.steps": "Sampling steps",
     "horizon": "Run length (epochs)",
     "labels.dim": "Length of the label vectors",
@@ -84,6 +86,7 @@ VALUES = {
         "unique": "unique labels",
         "vectors": "random vectors",
     },
+    "data.selection": {"balanced_prefix": "the first images", "random": "random images"},
     "eval.label": {
         "drawn": "drawn labels",
         "trained": "labels of drawn images",
@@ -247,6 +250,8 @@ def value_name(setting: str, value: Any) -> str:
         return "-".join(value_name("", part) for part in value)
     if isinstance(value, bool | str):
         return VALUES.get(setting, {}).get(value, str(value))
+    if setting.endswith(".seed"):
+        return str(value)
     if setting == "model.skip_resolution":
         return f"{value}×{value}"  # noqa: RUF001
     if setting in THOUSANDS and value >= 1000 and value % 10 == 0:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from numpy.typing import NDArray
 
+from emm.analyse.fits import Law, points_from, power_law
 from emm.analyse.names import CAPACITIES, SIZE, metric, series_label, setting_name, value_name
 from emm.analyse.series import grouped, in_order
 from emm.analyse.tables import capacity_table
@@ -25,16 +25,6 @@ ASIDE = 1.04  # factor along x between lines, so that none hides another
 
 
 @dataclass(frozen=True)
-class Law:
-    """The power law y = exp(intercept) x^slope of a line, and the slope's 95 % interval."""
-
-    intercept: float
-    slope: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Line:
     """Capacities along x: columns x, images, low, high, status, bound; `law` where one fits."""
 
@@ -44,8 +34,8 @@ class Line:
     law: Law | None
 
     @property
-    def fitted(self) -> int:
-        """How many of its points are bracketed: those beyond the sizes are left out of the law."""
+    def bracketed(self) -> int:
+        """How many of its points are bracketed: of the others only the side tells."""
         return int((self.points["status"] == "bracketed").sum())
 
 
@@ -54,8 +44,8 @@ def capacity(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.Da
 
     Both axes are logarithmic. Bars are 95 % intervals of the bootstrap as far as the sizes reach;
     an arrow starts at the largest or smallest size where these do not bracket a capacity. Legend
-    and table tell how many points a law is fitted to. UserError when a point would mix different
-    settings.
+    and table tell how many points of a law are bracketed. UserError when a point would mix
+    different settings.
     """
     lines = _lines(figure, memorization)
     picture, axes = style.panel()
@@ -80,7 +70,8 @@ def _lines(figure: Figure, memorization: pd.DataFrame) -> list[Line]:
     for key, members in in_order(grouped(rows, by), by):
         for measure in [figure.y] if figure.y in CAPACITIES else CAPACITIES:
             points = _points(figure, members, measure)
-            lines.append(Line(key, measure, points.drop(columns="draws"), fit(points)))
+            law = power_law(points_from(points))
+            lines.append(Line(key, measure, points.drop(columns="draws"), law))
     return lines
 
 
@@ -97,40 +88,6 @@ def _points(figure: Figure, rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     if not (points["x"] > 0).all():
         raise UserError(f"x: {figure.x} has values that are not above 0; a logarithm needs these")
     return points
-
-
-def fit(points: pd.DataFrame) -> Law | None:
-    """Weighted least squares of log capacity on log x, over the points that are bracketed.
-
-    Leaving out the others is informative: the sizes cut off the largest and smallest capacities.
-    Weights are inverse variances of the logarithms of the draws inside the sizes. The interval of
-    the slope is that of the fits of the draws; a draw that leaves the sizes leaves the slope open
-    on the side that it pulls to. None for fewer than two points.
-    """
-    known = points[points["status"] == "bracketed"]
-    if len(known) < 2:
-        return None
-    x, draws = np.log(known["x"].to_numpy()), np.stack(list(known["draws"]))
-    logs = np.where(draws > 0, np.log(np.where(draws > 0, draws, 1)), -np.inf)  # (K, draws)
-    spread = np.array([line[np.isfinite(line)].std() for line in logs])
-    weights = 1 / np.maximum(spread, 1e-3) ** 2
-    centre = np.average(x, weights=weights)
-    pull = weights * (x - centre) / (weights * (x - centre) ** 2).sum()
-    y = np.log(known["images"].to_numpy(float))
-    slope = float(pull @ y)
-    return Law(float(np.average(y, weights=weights) - slope * centre), slope, *_ends(pull, logs))
-
-
-def _ends(pull: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[float, float]:
-    """The central 95 % of the slopes; infinite where too many draws leave an end open."""
-    with np.errstate(invalid="ignore"):
-        slopes = pull @ logs
-    low, high = (
-        np.sort(np.nan_to_num(slopes, nan=at, posinf=np.inf, neginf=-np.inf))
-        for at in (-np.inf, np.inf)
-    )
-    tail = int(0.025 * len(slopes))
-    return float(low[tail]), float(high[-1 - tail])
 
 
 def _draw(axes: Axes, line: Line, look: dict[str, Any], aside: float) -> Any:
@@ -184,10 +141,10 @@ def _colour(figure: Figure, line: Line) -> Any:
 
 
 def _label(figure: Figure, line: Line) -> str:
-    """The name of a line, and below it its law with the points that this is fitted to."""
+    """The name of a line, and below it its law and how many points are bracketed."""
     name = ": ".join(filter(None, [metric(line.measure).name, series_label(line.key)]))
     noun = "widths" if figure.x == "model.channels" else "points"
-    count = f"{line.fitted} of {len(line.points)} {noun}"
+    count = f"{line.bracketed} of {len(line.points)} {noun}"
     if line.law is None:
         return f"{name}\nno slope, {count} inside the sizes"
     low, high = line.law.low, line.law.high
@@ -196,12 +153,14 @@ def _label(figure: Figure, line: Line) -> str:
         ends = f"{low:.2f} or more" if np.isfinite(low) else f"{high:.2f} or less"
     known = np.isfinite([low, high]).any()
     law = f"slope {line.law.slope:.2f} ({ends if known else 'interval open'})"
-    return f"{name}\n{law}, fitted to {count}"
+    return f"{name}\n{law}, {count} inside the sizes"
 
 
 def _table(figure: Figure, line: Line) -> pd.DataFrame:
-    law = line.law or Law(*[np.nan] * 4)
-    about = {"slope": law.slope, "slope_low": law.low, "slope_high": law.high}
-    about |= {"n_fitted": line.fitted, "n_left_out": len(line.points) - line.fitted}
+    about = dict.fromkeys(("slope", "slope_low", "slope_high", "scatter"), np.nan)
+    if (law := line.law) is not None:
+        about = {"slope": law.slope, "slope_low": law.low, "slope_high": law.high}
+        about["scatter"] = law.scatter
+    about |= {"n_bracketed": line.bracketed, "n_censored": len(line.points) - line.bracketed}
     table = line.points.rename(columns={"x": figure.x})
     return table.assign(measure=line.measure, **{**line.key, **about})

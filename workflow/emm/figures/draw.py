@@ -22,10 +22,12 @@ from emm.figures.grids import grid
 from emm.figures.ideals import levels, paths
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
+from emm.figures.variance import variance
 from emm.files import atomic_path, write_text
 
 Galleries = Mapping[str, Mapping[str, np.ndarray]] | Mapping[str, Subset]
 Parts = Mapping[str, Sequence[frozenset[str]]]
+DRAWN = {"capacity": capacity, "variance": variance, "levels": levels, "paths": paths}
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -68,10 +70,8 @@ def _picture(
     if figure.plot in ("grid", "examples"):
         drawing = grid if figure.plot == "grid" else examples
         return *drawing(figure, memorization, galleries), {}
-    if figure.plot == "capacity":
-        return *capacity(figure, memorization), {}
-    if figure.plot in ("levels", "paths"):
-        return *(levels if figure.plot == "levels" else paths)(figure, memorization), {}
+    if figure.plot in DRAWN:
+        return *DRAWN[figure.plot](figure, memorization), {}
     if figure.y in CAPACITIES:
         memorization = capacity_table(memorization)
     if figure.plot == "table":
