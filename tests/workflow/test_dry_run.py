@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from emm import catalog
+from emm.measure import MEASURES
 from emm.plan.jobs import all_jobs
 
 SECONDS = 15  # of a dry run; about two on an idle machine
@@ -27,6 +28,10 @@ def expected(selected: catalog.Catalog) -> dict[str, int]:
         "train": len(selected.runs),
         "sample": len(selected.evaluations),
         "score": len(selected.evaluations),
+        **{measure: len(selected.measured(measure)) for measure in MEASURES},
+        "measure_table": len(
+            {(f.experiment, table) for f in selected.figures.values() for table in f.tables}
+        ),
         "experiment_tables": len({f.experiment for f in selected.figures.values()}),
         "tables": 1,
         "replication": 1,

@@ -6,7 +6,7 @@ import pytest
 
 from emm.analyse.checks import RULES
 
-GPU_RULES = {"train", "sample", "score"}
+GPU_RULES = {"train", "sample", "score", "ideals"}
 
 
 def rules(project) -> dict[str, str]:
