@@ -96,7 +96,7 @@ class Model(Settings):
     arch: Literal["ddpmpp", "ncsnpp", "iddpm", "dit", "stable_diffusion", "optimum", "denoiser"] = (
         Field(
             "ddpmpp",
-            description="Network, the closed-form optimum of the training set, or your own denoiser",
+            description="Network, closed-form optimum of the training set, or your own denoiser",
         )
     )
     channels: int = Field(128, ge=4, description="Channel width of the first level")
@@ -118,7 +118,7 @@ class Model(Settings):
     window: int | None = Field(
         None,
         ge=1,
-        description="dit: side of the square of tokens that each attends to; null is all",
+        description="dit: side of the square of tokens that each one sees; null is all",
     )
     dropout: float = Field(0.13, ge=0, lt=1, description="Dropout rate in training")
     skip_mask: str = Field(
@@ -176,8 +176,8 @@ class Train(Settings):
     weighting: Literal["published", "uniform", "truncated_snr", "min_snr", "edm", "sigmoid"] = (
         Field(
             "published",
-            description="Factor of the squared error of the denoised image by noise level: that of "
-            "model.precond, or the one that makes the loss a plain squared error of what is predicted",
+            description="Weight of the denoised image's squared error by noise level: that of "
+            "model.precond; uniform is the plain squared error of what is predicted",
         )
     )
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2 penalty of Adam")

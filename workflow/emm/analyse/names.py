@@ -103,13 +103,13 @@ VALUES = {
     "model.skip_mask": {"all": "all skips"},
     "model.precond": {"vp": "VP", "ve": "VE", "edm": "EDM", "cosine": "cosine schedule"},
     "model.prediction": {
-        "preconditioned": "preconditioned",
+        "preconditioned": "as published",
         "noise": "noise",
         "image": "image",
         "velocity": "velocity",
     },
     "train.weighting": {
-        "published": "published weight",
+        "published": "as published",
         "uniform": "uniform",
         "truncated_snr": "max(SNR, 1)",
         "min_snr": "min(SNR, 5)",

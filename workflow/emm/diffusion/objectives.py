@@ -69,7 +69,7 @@ PREDICTIONS: dict[str, Prediction] = {"noise": Noise(), "image": Image(), "veloc
 
 
 def truncated_snr(sigma: Tensor) -> Tensor:
-    """max(SNR, 1): the larger of the errors of image and noise (Salimans and Ho 2022, Section 4)."""
+    """max(SNR, 1): the larger of two errors, of image and noise (Salimans and Ho 2022)."""
     return sigma.pow(-2).clamp(min=1)
 
 

@@ -29,8 +29,9 @@ def build(
 
     `model` has the attributes arch, channels, channel_mult, num_blocks, attention_levels, dropout,
     and heads for iddpm, time_embedding, fourier_scale and skip_mask (bits, or "all") for the
-    other U-Nets; dit has depth, heads, patch and window instead of levels. Weights come from torch's global generator. Raises UserError for an unknown `arch` and
-    for settings that do not fit together.
+    other U-Nets; dit has depth, heads, patch and window instead of levels. Weights come from
+    torch's global generator. Raises UserError for an unknown `arch` and for settings that do not
+    fit together.
     """
     if model.arch not in NETWORKS:
         raise UserError(f"model.arch: {model.arch!r} is unknown; use {' or '.join(NETWORKS)}")

@@ -40,9 +40,9 @@ def forward_flops(network: UNet | DiT) -> int:
 def layers(network: UNet | DiT) -> list[dict[str, Any]]:
     """One row per layer in the order of computation; parameters add up to the network's.
 
-    Keys: name; kind (mapping, conv, norm, block, down, up, merge or head); attention (whether the layer
-    has any); skip (position in the skip mask, from 1, of the skip that the layer makes or takes,
-    or None); parameters; shape (of the output, without the batch).
+    Keys: name; kind (mapping, conv, norm, block, down, up, merge or head); attention (whether the
+    layer has any); skip (position in the skip mask, from 1, of the skip that the layer makes or
+    takes, or None); parameters; shape (of the output, without the batch).
     """
     rows: list[dict[str, Any]] = []
 
