@@ -152,7 +152,7 @@ def timed_settings(settings: Mapping[str, Any], kind: str) -> list[dict[str, Any
     """
     if settings["model.arch"] not in NETWORKS or settings["model.weights"] is not None:
         raise UserError(
-            "--set: what is timed is the training of a network, such as model.arch ddpmpp"
+            "--set: what is timed is the training of a U-Net or a DiT, model.arch ddpmpp"
         )
     largest = settings["data.resolution"] or RESOLUTIONS[kind]
     smallest = 2 ** (HALVINGS - 1 + len(settings["model.channel_mult"]) - 1)
