@@ -51,6 +51,10 @@ OTHER_VALUES = {
     "model.dropout": 0.0,
     "model.skip_mask": "111111110",
     "model.precond": "edm",
+    "model.prediction": "velocity",
+    "model.depth": 6,
+    "model.patch": 4,
+    "model.window": 5,
     "model.diffusion_steps": 1000,
     "model.base": "tiny",
     "model.caption": "class",
@@ -65,6 +69,7 @@ OTHER_VALUES = {
     "train.lr_schedule": "cosine",
     "train.accumulation": 4,
     "train.order": "shuffled",
+    "train.weighting": "min_snr",
     "train.weight_decay": 1e-5,
     "train.ema": 0.999,
     "train.ema_ramp": "steps",
@@ -149,6 +154,7 @@ def test_only_generated_sources_have_a_seed():
             {"data.size": 50000, "model.arch": "optimum"},
             "cifar10-32px-n50000-optimum-873961d7",
         ),
+        ({"model.prediction": "noise"}, "cifar10-32px-n1000-ddpmpp-c128b2-f07493d1"),
     ],
 )
 def test_ids_stay(settings, expected):

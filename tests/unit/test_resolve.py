@@ -3,6 +3,7 @@
 import pytest
 
 from emm.errors import UserError
+from emm.ids import run_id
 from emm.resolve import fill, label_classes, resolve
 from emm.spec import DEFAULTS
 from emm.train.schedules import evaluated_steps
@@ -207,6 +208,59 @@ def test_what_iddpm_does_not_heed_makes_no_other_run():
     steps = DISCRETE | {"train.warmup_steps": 10, "train.ema_ramp": "steps"}
     assert resolved(steps | {"train.warmup_epochs": 7}) == resolved(steps)
     assert resolved(DISCRETE | {"train.warmup_epochs": 7}) != resolved(DISCRETE)
+
+
+DIT = {"model.arch": "dit", "model.channels": 384, "model.heads": 6}
+
+
+def test_what_only_some_networks_heed_makes_no_other_run():
+    blocks = {"model.depth": 3, "model.patch": 4, "model.window": 5}
+    assert resolved(blocks) == resolved({})
+    levels = {"model.num_blocks": 4, "model.channel_mult": (1, 2), "model.attention_levels": (1,)}
+    assert resolved(DIT | levels | {"model.skip_mask": "1" * 10}) == resolved(DIT)
+    for key, value in blocks.items():
+        assert resolved(DIT | {key: value}) != resolved(DIT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"model.prediction": "noise"}, {}),
+        ({"train.weighting": "uniform"}, {}),
+        ({"model.prediction": "noise", "train.weighting": "uniform"}, {}),
+        (
+            {"model.precond": "edm", "model.prediction": "image", "train.weighting": "edm"},
+            {"model.precond": "edm", "model.prediction": "image"},
+        ),
+        ({"model.arch": "optimum", "train.weighting": "edm"}, {"model.arch": "optimum"}),
+    ],
+)
+def test_equal_objectives_make_one_run(settings, same):
+    assert resolved(settings) == resolved(same)
+
+
+def test_other_objectives_make_other_runs():
+    image = {"model.prediction": "image"}
+    others = [{}, image, image | {"train.weighting": "uniform"}, {"train.weighting": "min_snr"}]
+    others += [{"model.precond": "edm"}, {"model.precond": "edm", "model.prediction": "noise"}]
+    assert len({run_id(resolved(settings)) for settings in others}) == len(others)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (DIT | {"model.precond": "cosine"}, "model.arch iddpm goes with cosine"),
+        (DIT | {"model.heads": 5}, "make it a multiple of model.heads 5 and of 4"),
+        (DIT | {"model.patch": 3}, "model.patch 3: does not divide data.resolution 32"),
+        (DIT | {"model.window": 4}, "model.window 4: use an odd number of tokens"),
+        (DIT | {"model.weights": "net.pkl"}, "model.weights: goes with model.arch ddpmpp or nc"),
+        (DISCRETE | {"model.prediction": "image"}, "goes with model.precond vp, ve or edm"),
+        (DISCRETE | {"train.weighting": "edm"}, "train.weighting edm: goes with model.precond vp"),
+    ],
+)
+def test_networks_and_objectives_that_do_not_go_together(settings, message):
+    with pytest.raises(UserError, match=message):
+        resolved(settings)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emm.data.catalogue import source_info
-from emm.limits import UNETS
+from emm.limits import NETWORKS
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, RECIPE_VERSION, Train, differing, digest
 
@@ -61,16 +61,17 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 def run_id(settings: Mapping[str, Any]) -> str:
     """Readable slug and hash of a run."""
     s = {**DEFAULTS, **settings}  # records of older runs lack newer settings
-    network = f"c{s['model.channels']}b{s['model.num_blocks']}" if is_unet(s) else ""
+    blocks = f"d{s['model.depth']}" if s["model.arch"] == "dit" else f"b{s['model.num_blocks']}"
+    network = f"c{s['model.channels']}{blocks}" if is_ours(s) else ""
     given = "weights" if s["model.weights"] else ""
     network = s["model.caption"] if s["model.arch"] == STABLE_DIFFUSION else network
     parts = [_subset_slug(s), s["model.arch"].replace("_", "-"), network, given]
     return "-".join([*filter(None, parts), digest([RECIPE_VERSION, identity(s)])])
 
 
-def is_unet(settings: Mapping[str, Any]) -> bool:
+def is_ours(settings: Mapping[str, Any]) -> bool:
     """Whether a run's network is one of ours, with channels and blocks."""
-    return settings["model.arch"] in UNETS
+    return settings["model.arch"] in NETWORKS
 
 
 def _subset_slug(s: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from emm.errors import UserError
 
-UNETS = ("ddpmpp", "ncsnpp", "iddpm")  # values of model.arch that are networks of ours
+UNETS = ("ddpmpp", "ncsnpp", "iddpm")
+NETWORKS = (*UNETS, "dit")  # values of model.arch that are networks of ours
 MAX_GROUPS, MIN_GROUP_CHANNELS = 32, 4
 
 
@@ -69,6 +70,22 @@ def check_iddpm(
                 f"model.groups {groups}: does not divide {width} channels; use a divisor, such as "
                 f"{math.gcd(groups, width)}, or make model.channels a multiple of {groups}"
             )
+
+
+def check_dit(
+    *, resolution: int | None, channels: int, heads: int, patch: int, window: int | None
+) -> None:
+    """UserError for settings of the diffusion transformer that do not fit together."""
+    if channels % heads or channels % 4:
+        raise UserError(
+            f"model.channels {channels}: make it a multiple of model.heads {heads} and of 4"
+        )
+    if resolution is not None and resolution % patch:
+        raise UserError(f"model.patch {patch}: does not divide data.resolution {resolution}")
+    if window is not None and window % 2 == 0:
+        raise UserError(
+            f"model.window {window}: use an odd number of tokens, with one in its middle"
+        )
 
 
 def norm_groups(channels: int) -> int:

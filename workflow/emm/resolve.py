@@ -6,7 +6,7 @@ from typing import Any
 from emm.data.catalogue import SOURCES, SourceInfo, check_subset, class_number, source_info
 from emm.errors import UserError
 from emm.given import check_given, is_trained, unheeded
-from emm.limits import UNETS, check_iddpm, check_network
+from emm.limits import NETWORKS, UNETS, check_dit, check_iddpm, check_network
 from emm.sd import STABLE_DIFFUSION
 from emm.sd import limits as fine_tuning
 from emm.spec import DEFAULTS
@@ -111,7 +111,7 @@ def _check_dummies(settings: Mapping[str, Any]) -> None:
 
 def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
     arch = settings["model.arch"]
-    if (arch == "iddpm") != (settings["model.precond"] == "cosine") and arch in UNETS:
+    if (arch == "iddpm") != (settings["model.precond"] == "cosine") and arch in NETWORKS:
         raise UserError(
             f"model.precond {settings['model.precond']}: model.arch iddpm goes with cosine, and "
             "cosine with iddpm"
@@ -122,6 +122,22 @@ def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
         check, own = check_iddpm, ["heads", "groups"]
     if arch in UNETS:
         check(resolution=resolution, **{key: settings[f"model.{key}"] for key in (*common, *own)})
+    if arch == "dit":
+        own = ("channels", "heads", "patch", "window")
+        check_dit(resolution=resolution, **{key: settings[f"model.{key}"] for key in own})
+    _check_objective(settings)
+
+
+def _check_objective(settings: Mapping[str, Any]) -> None:
+    """The discrete process and Stable Diffusion have objectives of their own."""
+    if settings["model.arch"] not in ("iddpm", STABLE_DIFFUSION):
+        return
+    for key in ("model.prediction", "train.weighting"):
+        if settings[key] != DEFAULTS[key]:
+            raise UserError(
+                f"{key} {settings[key]}: goes with model.precond vp, ve or edm; leave it out for "
+                f"{settings['model.arch']}"
+            )
 
 
 def check_sampling(settings: Mapping[str, Any]) -> None:
@@ -228,10 +244,23 @@ def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
         settings["data.dummy"] = None
     for key, has_effect in _optional(settings).items():
         settings[key] = settings[key] if has_effect else DEFAULTS[key]
+    settings |= _plain_objective(settings)
     levels = len(settings["model.channel_mult"])
     if settings["model.skip_mask"] == "1" * (levels * (settings["model.num_blocks"] + 1)):
         settings["model.skip_mask"] = "all"
     return settings
+
+
+def _plain_objective(settings: Mapping[str, Any]) -> dict[str, str]:
+    """One name for objectives that are the same: VP predicts the noise, each weight of F is 1."""
+    precond, prediction, weighting = (
+        settings[key] for key in ("model.precond", "model.prediction", "train.weighting")
+    )
+    if (precond, prediction) == ("vp", "noise"):
+        prediction = "preconditioned"
+    own_weight = precond == weighting or (prediction == "preconditioned" and weighting == "uniform")
+    weighting = "published" if own_weight else weighting
+    return {"model.prediction": prediction, "train.weighting": weighting}
 
 
 def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
@@ -239,7 +268,7 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
     mondrian = settings["data.dataset"] == "mondrian"
     sources = {settings["data.dataset"], settings["data.dummy"]} - {None}
     generated = any(source_info(name).generated for name in sources)
-    iddpm = settings["model.arch"] == "iddpm"
+    iddpm, dit = (settings["model.arch"] == arch for arch in ("iddpm", "dit"))
     diffusers = settings["model.arch"] == STABLE_DIFFUSION
     vectors = settings["labels.kind"] == "vectors" and settings["model.arch"] in UNETS
     return {
@@ -251,8 +280,14 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
         "labels.dim": vectors,
         "model.fourier_scale": settings["model.time_embedding"] == "fourier" and not iddpm,
         "model.time_embedding": not iddpm,
-        "model.skip_mask": not iddpm,
-        "model.heads": iddpm,
+        "model.skip_mask": not iddpm and not dit,
+        "model.channel_mult": not dit,
+        "model.num_blocks": not dit,
+        "model.attention_levels": not dit,
+        "model.depth": dit,
+        "model.patch": dit,
+        "model.window": dit,
+        "model.heads": iddpm or dit,
         "model.groups": iddpm,
         "model.diffusion_steps": iddpm,
         "model.caption": diffusers,

@@ -98,9 +98,11 @@ class Labels(Settings):
 class Model(Settings):
     """The denoising network and its preconditioning."""
 
-    arch: Literal["ddpmpp", "ncsnpp", "iddpm", "stable_diffusion", "optimum", "denoiser"] = Field(
-        "ddpmpp",
-        description="Network, the closed-form optimum of the training set, or your own denoiser",
+    arch: Literal["ddpmpp", "ncsnpp", "iddpm", "dit", "stable_diffusion", "optimum", "denoiser"] = (
+        Field(
+            "ddpmpp",
+            description="Network, closed-form optimum of the training set, or your own denoiser",
+        )
     )
     channels: int = Field(128, ge=4, description="Channel width of the first level")
     channel_mult: Levels = Field((2, 2, 2), min_length=1, description="Width factor of each level")
@@ -112,9 +114,16 @@ class Model(Settings):
         "positional", description="Features of the noise level"
     )
     fourier_scale: float = Field(16.0, gt=0, description="Standard deviation of the frequencies")
-    heads: int = Field(4, ge=1, description="iddpm: heads of each attention")
+    heads: int = Field(4, ge=1, description="iddpm, dit: heads of each attention")
     groups: int = Field(
         32, ge=1, description="iddpm: groups of each norm; narrow networks need fewer"
+    )
+    depth: int = Field(12, ge=1, description="dit: transformer blocks")
+    patch: int = Field(2, ge=1, description="dit: height and width of a token in pixels")
+    window: int | None = Field(
+        None,
+        ge=1,
+        description="dit: side of the square of tokens that each one sees; null is all",
     )
     dropout: float = Field(0.13, ge=0, lt=1, description="Dropout rate in training")
     skip_mask: str = Field(
@@ -124,6 +133,11 @@ class Model(Settings):
     )
     precond: Literal["vp", "ve", "edm", "cosine"] = Field(
         "vp", description="Preconditioning and loss; cosine is the discrete process of iddpm"
+    )
+    prediction: Literal["preconditioned", "noise", "image", "velocity"] = Field(
+        "preconditioned",
+        description="What the network predicts; noise levels and input scaling stay those of "
+        "model.precond",
     )
     diffusion_steps: int = Field(4000, ge=2, description="Steps of the discrete process")
     weights: str | None = Field(
@@ -163,6 +177,13 @@ class Train(Settings):
     order: Literal["fixed", "shuffled"] = Field(
         "fixed",
         description="One order for all epochs, or a new one for each and whole batches only",
+    )
+    weighting: Literal["published", "uniform", "truncated_snr", "min_snr", "edm", "sigmoid"] = (
+        Field(
+            "published",
+            description="Weight of the denoised image's squared error by noise level: that of "
+            "model.precond; uniform is the plain squared error of what is predicted",
+        )
     )
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2 penalty of Adam")
     ema: float = Field(0.99929, ge=0, lt=1, description="Final EMA rate per step")

@@ -259,6 +259,15 @@ DECAY = pd.concat(
 )
 
 
+def test_a_setting_that_is_left_open_has_a_row_of_its_own():
+    rows = pd.concat(
+        made_up({"none": 45}, sizes=(16, 32), **{"model.window": side}) for side in (None, 3, 5)
+    )
+    _, _, (block,) = drawn_as_table(rows, rows="model.window")
+    assert [line[0].text for line in block.body] == ["3", "5", "no window"]
+    assert all(cell.text.replace(".", "").isdigit() for line in block.body for cell in line[1:])
+
+
 def test_two_halves_of_a_table():
     halves = [
         frozenset(DECAY[DECAY["train.ema"] == 0.9]["evaluation"]),

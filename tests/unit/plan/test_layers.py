@@ -15,6 +15,7 @@ IDDPM = {
     "model.num_blocks": 3,
     "model.attention_levels": (2, 3),
 }
+DIT = {"model.arch": "dit", "model.channels": 384, "model.heads": 6}
 NETWORKS = [
     ({}, 3, 32),
     ({}, 1, 16),
@@ -31,6 +32,8 @@ NETWORKS = [
     (IDDPM, 3, 32),
     (IDDPM | {"model.channels": 64, "labels.num_classes": 1000}, 3, 32),
     (IDDPM | {"model.channel_mult": (1, 2), "model.attention_levels": (2,)}, 1, 8),
+    (DIT, 3, 32),
+    (DIT | {"model.patch": 4, "model.depth": 3, "model.window": 3, "labels.num_classes": 9}, 1, 16),
 ]
 
 

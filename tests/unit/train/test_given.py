@@ -258,6 +258,14 @@ def test_another_preconditioning_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_another_prediction_is_refused(tmp_path, edm_pickle, edm_state):
+    state = edm_state(trained_looking(recipe_of(), digits()).network)
+    file = edm_pickle(tmp_path / "a.pkl", state)
+    changed = {"model.prediction": "image"}
+    with pytest.raises(UserError, match=f"^{file}: .* leave out model.prediction image"):
+        imported(tmp_path, file, digits(), **changed)
+
+
 def test_another_network_is_refused_by_its_first_tensor(tmp_path, edm_pickle, edm_state):
     state = edm_state(trained_looking(recipe_of(), digits()).network)
     file = edm_pickle(tmp_path / "a.pkl", state)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from emm.diffusion.objectives import PREDICTIONS, WEIGHTINGS
+
 
 class Coefficients(NamedTuple):
     """Coefficients of one preconditioning, each shaped like sigma."""
@@ -126,13 +128,35 @@ class Denoiser(nn.Module):
 
     x is (B, C, H, W) in [-1, 1] plus noise, sigma (B,), labels (B,) int64 or None.
     `precision` runs the network alone under autocast ("bf16", "fp16") or not ("fp32").
+    `prediction` is what F stands for: that of the preconditioning ("preconditioned"), or a name in
+    PREDICTIONS. `weighting` of the loss: a name in WEIGHTINGS, "published" for the weight of the
+    preconditioning, or "uniform" for the plain squared error of F.
     """
 
-    def __init__(self, network: nn.Module, precond: str, precision: str = "fp32"):
+    def __init__(
+        self,
+        network: nn.Module,
+        precond: str,
+        precision: str = "fp32",
+        prediction: str = "preconditioned",
+        weighting: str = "published",
+    ):
         super().__init__()
         self.network = network
         self.precond = PRECONDITIONINGS[precond]
         self.dtype = DTYPES[precision]
+        self.prediction = PREDICTIONS.get(prediction)
+        own = (prediction, weighting) == ("preconditioned", "published")
+        self.weight = WEIGHTINGS.get(weighting, self.precond.weight)
+        self.plain = own or weighting == "uniform"
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """Coefficients at noise levels `sigma` (B,): c_skip and c_out follow the prediction."""
+        found = self.precond.coefficients(sigma)
+        if self.prediction is None:
+            return found
+        c_skip, c_out = self.prediction.output(sigma)
+        return found._replace(c_skip=c_skip, c_out=c_out)
 
     def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """Output F of the network, fp32."""
@@ -144,7 +168,7 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Denoised images, fp32, shaped like x."""
-        c_skip, c_out, _, _ = self.precond.coefficients(sigma)
+        c_skip, c_out, _, _ = self.coefficients(sigma)
         output = self.raw(x, sigma, labels)
         return c_skip.view(-1, 1, 1, 1) * x + c_out.view(-1, 1, 1, 1) * output
 
@@ -155,12 +179,16 @@ class Denoiser(nn.Module):
     def loss(self, images: Tensor, labels: Tensor | None, noise: Tensor, sigma: Tensor) -> Tensor:
         """lambda(sigma) (D - y)^2 summed over channels and pixels, mean over the batch.
 
-        Computed on F, where the weight cancels, to avoid the division by small sigma^2.
+        Computed on F, to avoid the division by small sigma^2: where the weight cancels (a `plain`
+        loss) as a squared error, else with the factor lambda c_out^2.
         """
         level = sigma.view(-1, 1, 1, 1)
         output = self.raw(images + level * noise, sigma, labels)
-        target = self.precond.target(images, noise, level)
-        return torch.nn.functional.mse_loss(output, target, reduction="sum") / len(images)
+        target = (self.prediction or self.precond).target(images, noise, level)
+        if self.plain:
+            return torch.nn.functional.mse_loss(output, target, reduction="sum") / len(images)
+        error = (output - target).square().sum((1, 2, 3))
+        return (self.weight(sigma) * self.coefficients(sigma).c_out ** 2 * error).mean()
 
 
 def run_network(

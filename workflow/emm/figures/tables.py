@@ -89,7 +89,7 @@ def _also(figure: Figure, memorization: pd.DataFrame) -> pd.DataFrame:
 
 
 def _block(figure: Figure, drawn: pd.DataFrame) -> Block:
-    values = {name: drawn[name].map(plain) for name in (figure.rows, figure.columns)}
+    values = {name: [*map(plain, drawn[name])] for name in (figure.rows, figure.columns)}
     rows, columns = (ordered(name, column) for name, column in values.items())
     if figure.rows == "train.ema":  # the usual rate first, as in the paper
         rows = rows[::-1]

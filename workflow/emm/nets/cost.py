@@ -8,9 +8,16 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from emm.nets.blocks import Block, MappingNetwork, Merge
+from emm.nets.dit import DiT, Head, TransformerBlock
 from emm.nets.unet import UNet
 
-KINDS = {MappingNetwork: "mapping", Merge: "merge", nn.Conv2d: "conv", nn.GroupNorm: "norm"}
+KINDS = {
+    MappingNetwork: "mapping",
+    Merge: "merge",
+    Head: "head",
+    nn.Conv2d: "conv",
+    nn.GroupNorm: "norm",
+}
 ENDS = ("stem", "head_norm", "head_conv")  # layers of the network that belong to no block
 
 
@@ -19,23 +26,23 @@ def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
-def forward_flops(network: UNet) -> int:
+def forward_flops(network: UNet | DiT) -> int:
     """Floating-point operations of one forward pass per image; a multiply-add counts as two.
 
-    Convolutions and matrix products only (`torch.utils.flop_counter`). A training step costs
-    three times as much.
+    Convolutions and matrix products only (`torch.utils.flop_counter`); attention in windows is
+    masked, so it counts in full. A training step costs three times as much.
     """
     with FlopCounterMode(display=False) as counter:
         _meta_forward(network)
     return counter.get_total_flops()
 
 
-def layers(network: UNet) -> list[dict[str, Any]]:
+def layers(network: UNet | DiT) -> list[dict[str, Any]]:
     """One row per layer in the order of computation; parameters add up to the network's.
 
-    Keys: name; kind (mapping, conv, norm, block, down, up or merge); attention (whether the layer
-    has any); skip (position in the skip mask, from 1, of the skip that the layer makes or takes,
-    or None); parameters; shape (of the output, without the batch).
+    Keys: name; kind (mapping, conv, norm, block, down, up, merge or head); attention (whether the
+    layer has any); skip (position in the skip mask, from 1, of the skip that the layer makes or
+    takes, or None); parameters; shape (of the output, without the batch).
     """
     rows: list[dict[str, Any]] = []
 
@@ -47,7 +54,7 @@ def layers(network: UNet) -> list[dict[str, Any]]:
 
         return layer.register_forward_hook(hook)
 
-    recorded = (Block, MappingNetwork, Merge)
+    recorded = (Block, Head, MappingNetwork, Merge, TransformerBlock)
     modules = network.named_modules()
     hooks = [record(name, m) for name, m in modules if isinstance(m, recorded) or name in ENDS]
     try:
@@ -55,11 +62,12 @@ def layers(network: UNet) -> list[dict[str, Any]]:
     finally:
         for hook in hooks:
             hook.remove()
-    _number_skips(rows)
+    if not isinstance(network, DiT):
+        _number_skips(rows)
     return rows
 
 
-def _meta_forward(network: UNet) -> None:
+def _meta_forward(network: UNet | DiT) -> None:
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     weights = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     size = (1, network.image_channels, network.resolution, network.resolution)
@@ -76,7 +84,8 @@ def _row(name: str, layer: nn.Module) -> dict[str, Any]:
     return {
         "name": name,
         "kind": layer.resample.direction if resamples else KINDS.get(type(layer), "block"),
-        "attention": is_block and layer.attention is not None,
+        "attention": isinstance(layer, TransformerBlock)
+        or (is_block and layer.attention is not None),
         "skip": None,
         "parameters": parameters(layer),
     }

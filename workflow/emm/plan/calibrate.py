@@ -25,7 +25,7 @@ from emm.catalog import Catalog
 from emm.data.stage import Subset, write_subset
 from emm.errors import Interrupted, UserError
 from emm.files import write_text
-from emm.limits import UNETS
+from emm.limits import NETWORKS
 from emm.plan.cost import (
     BATCH,
     pass_seconds,
@@ -150,8 +150,10 @@ def timed_settings(settings: Mapping[str, Any], kind: str) -> list[dict[str, Any
 
     kind: of device. UserError for a network that is not trained here.
     """
-    if settings["model.arch"] not in UNETS or settings["model.weights"] is not None:
-        raise UserError("--set: what is timed is the training of a U-Net, model.arch ddpmpp")
+    if settings["model.arch"] not in NETWORKS or settings["model.weights"] is not None:
+        raise UserError(
+            "--set: what is timed is the training of a U-Net or a DiT, model.arch ddpmpp"
+        )
     largest = settings["data.resolution"] or RESOLUTIONS[kind]
     smallest = 2 ** (HALVINGS - 1 + len(settings["model.channel_mult"]) - 1)
     if largest % smallest:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN
-from emm.limits import UNETS
+from emm.limits import NETWORKS
 from emm.measure import LEVELS, PROBE_BATCH, PROBES
 from emm.plan.gpus import Gpu
 from emm.plan.layers import layers
@@ -39,7 +39,7 @@ def network(settings: Mapping[str, Any]) -> Network:
     if settings["model.arch"] == STABLE_DIFFUSION:
         found = SD_TINY if settings["model.base"] == TINY else SD
         return found._replace(operations=found.operations * _sd_scale(settings))
-    if settings["model.arch"] in UNETS:
+    if settings["model.arch"] in NETWORKS:
         keys = [key for key in settings if key.startswith("model.")]
         keys += ["data.dataset", "data.resolution"]
         keys += ["labels.kind", "labels.num_classes", "labels.dim"]

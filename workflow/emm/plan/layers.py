@@ -24,6 +24,8 @@ def layers(settings: Mapping[str, Any], image_channels: int, resolution: int) ->
 
     settings: complete ones of a run, dotted.
     """
+    if settings["model.arch"] == "dit":
+        return [*_dit(settings, image_channels, resolution), *_labels(settings)]
     widths = [settings["model.channels"]]
     widths += [widths[0] * mult for mult in settings["model.channel_mult"]]
     about = (widths, settings["model.num_blocks"], settings["model.attention_levels"], resolution)
@@ -170,6 +172,21 @@ def _iddpm_blocks(
         for _ in range(num_blocks + 1):
             yield Block(last + skips.pop(), width, pixels[level], level + 1 in attends)
             last = width
+
+
+def _dit(settings: Mapping[str, Any], image_channels: int, resolution: int) -> Iterator[Layer]:
+    """The diffusion transformer; windows of attention are masks, which save nothing."""
+    width, patch = settings["model.channels"], settings["model.patch"]
+    tokens = (resolution // patch) ** 2
+    yield from (_linear(width, width), _linear(width, width))
+    yield _conv(image_channels, width, patch, tokens)
+    for _ in range(settings["model.depth"]):
+        yield _linear(width, 6 * width)
+        for inputs, outputs in ((1, 3), (1, 1), (1, 4), (4, 1)):
+            yield _conv(inputs * width, outputs * width, 1, tokens)
+        yield Layer(4.0 * tokens**2 * width, 0)
+    yield _linear(width, 2 * width)
+    yield _conv(width, patch**2 * image_channels, 1, tokens)
 
 
 def _conv(inputs: int, outputs: int, size: int, pixels: int) -> Layer:

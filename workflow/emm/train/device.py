@@ -90,7 +90,9 @@ def build_denoiser(
     if recipe.model.precond == "cosine":
         steps = recipe.model.diffusion_steps
         return DiscreteDenoiser(network, steps, recipe.train.precision).to(device)
-    return Denoiser(network, recipe.model.precond, recipe.train.precision).to(device)
+    model, train = recipe.model, recipe.train
+    built = Denoiser(network, model.precond, train.precision, model.prediction, train.weighting)
+    return built.to(device)
 
 
 def _vectors(recipe: Recipe, subset: Subset) -> Tensor | None:

@@ -16,7 +16,7 @@ from emm.files import checked, sha256
 from emm.given import check_given, given_files, unheeded
 from emm.nets.cost import parameters
 from emm.nets.weights import Weights, load_published, read_weights
-from emm.spec import Recipe, flatten
+from emm.spec import DEFAULTS, Recipe, flatten
 from emm.train import checkpoint
 from emm.train.device import build_denoiser
 from emm.train.loop import checkpoint_path
@@ -43,7 +43,7 @@ def import_weights(
     origin = {"file": str(path), "sha256": checked(path, sha256)}
     weights = read_weights(path)
     try:
-        _check_kind(weights, recipe.model.precond)
+        _check_kind(weights, recipe.model.precond, recipe.model.prediction)
         network = build_denoiser(recipe, subset, torch.device("cpu")).network
         ignored = load_published(network, weights.tensors)
     except UserError as error:
@@ -59,7 +59,7 @@ def import_weights(
     return {"parameters": parameters(network), "weights": origin | {"left_out": ignored}}
 
 
-def _check_kind(weights: Weights, precond: str) -> None:
+def _check_kind(weights: Weights, precond: str, prediction: str) -> None:
     """Refuse weights that the file itself says were trained under another preconditioning."""
     if not weights.kind.endswith("Precond"):
         return
@@ -70,6 +70,11 @@ def _check_kind(weights: Weights, precond: str) -> None:
     if precond != expected:
         raise UserError(
             f"a network under {weights.kind}: set model.precond to {expected}, not {precond}"
+        )
+    if prediction != DEFAULTS["model.prediction"]:
+        raise UserError(
+            f"a network under {weights.kind}, which predicts as it says: leave out "
+            f"model.prediction {prediction}"
         )
     for name, value in constants.items():
         if weights.constants.get(name, value) != value:
