@@ -5,6 +5,7 @@ import io
 import signal
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,13 +112,13 @@ def test_no_faces(refuses, tmp_path):
 @pytest.fixture
 def archive(tmp_path, monkeypatch) -> Path:
     """A small archive in place of CIFAR-10's, whose hash is that of the official one."""
-    path = tmp_path / cifar.ARCHIVE
+    path = tmp_path / cifar.CIFAR10.archive
     with tarfile.open(path, "w:gz") as tar:
-        member = tarfile.TarInfo(f"{cifar.FOLDER}/data_batch_1")
+        member = tarfile.TarInfo(f"{cifar.CIFAR10.folder}/data_batch_1")
         tar.addfile(member, io.BytesIO())
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(cifar.MD5, cifar.ARCHIVE, md5)
-    monkeypatch.setattr(cifar, "BATCHES", ("data_batch_1",))
+    small = replace(cifar.CIFAR10, md5={path.name: md5}, batches=("data_batch_1",))
+    monkeypatch.setattr(cifar, "CIFAR10", small)
     images = np.zeros((5000, 32, 32, 3), np.uint8)
     monkeypatch.setattr(cifar, "_parse_batch", lambda *_: (images, np.zeros(5000, np.int64)))
     return path
@@ -138,7 +139,7 @@ def test_a_damaged_archive(refuses, archive):
 
 
 def test_no_archive_is_not_downloaded(refuses, tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "fetch_cifar10", None)
+    monkeypatch.setattr(cifar, "fetch_cifar", None)
     message = refuses("data.dataset=cifar10")
     assert message.startswith(f"{tmp_path}: has neither cifar-10-python.tar.gz nor cifar-10-b")
     assert message.endswith("(docs/data.md)")

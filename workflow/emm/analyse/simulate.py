@@ -44,6 +44,9 @@ KNN_PER_POINT = 0.045
 Draws = NDArray[np.float64]
 COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
     "n_memorized": ("n_memorized", "n_samples"),
+    "memorization_ratio_originals": ("n_memorized_originals", "n_samples"),
+    "repeated_ratio": ("n_memorized_repeated", "n_samples"),
+    "single_ratio": ("n_memorized_single", "n_samples"),
     "n_mondrian": ("n_mondrian", "n_samples"),
     "mondrian_ratio": ("n_mondrian", "n_samples"),
     "n_memorized_mondrian": ("n_memorized_mondrian", "n_mondrian"),

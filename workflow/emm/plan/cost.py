@@ -13,7 +13,7 @@ from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
 from emm.sd import STABLE_DIFFUSION, TINY
 from emm.spec import DEFAULTS
-from emm.train.schedules import epoch_size, training_size
+from emm.train.schedules import epoch_size, stored_size, training_size
 
 BATCH = 256  # images that are sampled at a time
 BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
@@ -43,7 +43,7 @@ def network(settings: Mapping[str, Any]) -> Network:
         keys += ["data.dataset", "data.resolution", "labels.num_classes"]
         return _network(tuple((key, settings[key]) for key in keys))
     if settings["model.arch"] == OPTIMUM:
-        return Network(4.0 * training_size(settings) * components(settings), 0)
+        return Network(4.0 * stored_size(settings) * components(settings), 0)
     return Network(0, 0)
 
 
