@@ -150,6 +150,15 @@ def pass_seconds(settings: Mapping[str, Any], images: int, gpu: Gpu) -> float:
 def scoring_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     """Seconds of the exact neighbours of all samples, without the start of the job."""
     settings = evaluation.settings
-    pairs = settings["eval.num_samples"] * training_size(settings) * len(evaluation.steps)
+    reference = training_size(settings) * _members(settings)
+    pairs = settings["eval.num_samples"] * reference * len(evaluation.steps)
     rate = DISTANCES if gpu.gpu else gpu.rate("fp32")
     return 2.0 * pairs * components(settings) / rate
+
+
+def _members(settings: Mapping[str, Any]) -> int:
+    """Images that a sample is compared with per training image: those of its orbit, and itself."""
+    augment, side = settings["train.augment"], 2 * settings["train.shift"] + 1
+    if augment == "none":
+        return 1
+    return (2 if "flip" in augment else 1) * (side**2 if "shift" in augment else 1) + 1
