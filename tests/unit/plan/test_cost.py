@@ -45,7 +45,7 @@ def test_scores_against_orbits_compare_with_all_members():
     found = catalog.load({"scale": "paper", "experiments": "augmentation"})
     seconds = {}
     for evaluation in found.evaluations.values():
-        if (evaluation.settings["data.size"], evaluation.settings["train.epochs"]) == (1000, 4e4):
+        if evaluation.settings["data.size"] == 1000:
             spent = scoring_seconds(evaluation, find_gpu("h100"))
             seconds[evaluation.settings["train.augment"]] = spent
     assert seconds["flip"] == pytest.approx(3 * seconds["none"])
