@@ -176,7 +176,7 @@ METRICS = {
     "single_ratio": Metric("Samples that copy images standing once", "%", 100.0, (0, 100)),
     "repeated_rate": Metric("Copies per repeated image", "in 1,000 samples"),
     "single_rate": Metric("Copies per image that stands once", "in 1,000 samples"),
-    "relative_rate": Metric("Copy rate of repeated images over others"),
+    "relative_rate": Metric("Copy rate over that of other images"),
     "coverage_repeated": Metric("Repeated images copied", "%", 100.0, (0, 100)),
     "coverage_single": Metric("Images standing once copied", "%", 100.0, (0, 100)),
     "n_duplicates": Metric("Duplicates in the training set", "images", decimals=0),
