@@ -156,9 +156,7 @@ METRICS = {
     "memorization_ratio_reconstructed": Metric(
         "Memorization ratio, reconstructed images", "%", 100.0, (0, 100)
     ),
-    "memorization_ratio_originals": Metric(
-        "Memorization ratio, unmoved images", "%", 100.0, (0, 100)
-    ),
+    "memorization_ratio_originals": Metric("Copies of unmoved images", "%", 100.0, (0, 100)),
     "memorization_ratio_sd": Metric("Standard deviation of the ratio", "points", 100.0, best="low"),
     "knn_distance": Metric("KNN distance", "grey levels", best="low"),
     "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
