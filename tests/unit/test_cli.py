@@ -457,6 +457,19 @@ def test_grey_images_saved_as_rgb_are_grey(emm, tmp_path):
     assert json.loads(result.out)["n_memorized"] == 3
 
 
+def test_scores_of_a_model_that_was_trained_with_flips(emm, fails, tmp_path):
+    training = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), np.uint8)
+    np.save(tmp_path / "training.npy", training)
+    np.save(tmp_path / "samples.npy", training[:, :, ::-1])
+    words = ["--samples", tmp_path / "samples.npy", "--training", tmp_path / "training.npy"]
+    words = ["score", *words, "--output", tmp_path / "scores.parquet"]
+    assert json.loads(emm(*words).out)["n_memorized"] == 0
+    found = json.loads(emm(*words, "--augment", "flip").out)
+    assert (found["n_memorized"], found["memorization_ratio"]) == (5, 1.0)
+    found = json.loads(emm(*words, "--augment", "flip_shift", "--shift", 1).out)
+    assert found["n_memorized"] == 5
+
+
 @pytest.mark.parametrize("name", bad_scores())
 def test_what_cannot_be_scored(fails, tmp_path, name):
     make_samples, make_training, message = bad_scores()[name]
@@ -707,7 +720,7 @@ def test_data_that_is_not_there(fails, tmp_path):
     message = fails(*words, f"--set=data.path={tmp_path / 'a.npz'}")
     assert message.startswith(f"{tmp_path / 'a.npz'}: damaged (")
     unknown = fails("data", "--set=data.dataset=cifar", "--output", tmp_path / "source.npz")
-    assert unknown.startswith("data.dataset: no source 'cifar'; allowed: cifar10, digits")
+    assert unknown.startswith("data.dataset: no source 'cifar'; allowed: cifar10, cifar100")
 
 
 def test_schemas_are_written(emm, tmp_path):

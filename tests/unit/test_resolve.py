@@ -6,7 +6,7 @@ from emm.errors import UserError
 from emm.ids import run_id
 from emm.resolve import fill, label_classes, resolve
 from emm.spec import DEFAULTS
-from emm.train.schedules import evaluated_steps
+from emm.train.schedules import epoch_size, evaluated_steps, stored_size, training_size
 
 DOGS = {"data.dataset": "cifar10_imagenet_dog", "data.alpha": 0.2}
 FACES = {"data.dataset": "ffhq", "data.resolution": 64}
@@ -74,6 +74,10 @@ def test_filling_leaves_what_only_the_files_tell():
         ),
         ({"data.num_classes": 10}, {}),
         ({"data.size": None}, {"data.size": 50000}),
+        ({"data.copies": 5}, {}),
+        ({"data.duplicated": 0.5}, {"data.duplicated": 0.1}),
+        ({"train.shift": 1, "train.augment": "flip"}, {"train.augment": "flip"}),
+        ({"data.seed": 3}, {}),
     ],
 )
 def test_equal_runs_have_equal_settings(settings, same):
@@ -90,7 +94,10 @@ def test_the_optimum_has_no_training():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data.dataset": "cifar"}, "data.dataset: no source 'cifar'; allowed: cifar10, digits"),
+        (
+            {"data.dataset": "cifar"},
+            "data.dataset: no source 'cifar'; allowed: cifar10, cifar100, svhn",
+        ),
         ({"data.size": 50001}, "data.size 50001: the source has only 50000 such images"),
         ({"data.size": 20010, "data.num_classes": 2}, "the source has only 10000 such images"),
         (
@@ -103,7 +110,7 @@ def test_the_optimum_has_no_training():
         ({"data.resolution": 2}, "2 px cannot be halved 2 times"),
         (
             {"data.path": "x"},
-            "data.path: goes with data.dataset artbench10 or cifar10_imagenet_dog or ffhq or ",
+            "data.path: goes with data.dataset artbench10 or cifar100 or cifar10_imagenet_dog or ",
         ),
         ({"data.dataset": "folder"}, "data.path: goes with data.dataset folder; set it"),
         (
@@ -126,6 +133,9 @@ def test_the_optimum_has_no_training():
         ({"labels.kind": "true", "labels.num_classes": 3}, "3: the training set has 10 classes"),
         ({"labels.kind": "random"}, "labels.num_classes 0: random labels have from 1 to"),
         ({"labels.kind": "random", "labels.num_classes": 1001}, "from 1 to data.size = 1000"),
+        ({"data.duplicated": 0.0004, "data.copies": 2}, "0.0004: would repeat none of 1000 images"),
+        ({"data.duplicated": 0.9996, "data.copies": 2}, "would repeat all of 1000 images"),
+        ({"train.augment": "shift", "train.shift": 32}, "train.shift 32: leaves nothing of images"),
         ({"model.skip_mask": "101"}, "'101' is not 9 characters 0 or 1, one per skip of 3 levels"),
         ({"model.channels": 129}, "model.channels: 129 is not an even number of at least 4"),
         ({"model.attention_levels": (4,)}, "level 4 does not exist; model.channel_mult has levels"),
@@ -293,3 +303,37 @@ def test_networks_and_objectives_that_do_not_go_together(settings, message):
 def test_what_the_discrete_process_and_dummies_refuse(settings, message):
     with pytest.raises(UserError, match=message):
         resolved(settings)
+
+
+COPIES = {"data.duplicated": 0.1, "data.copies": 10}
+
+
+def test_copies_are_stored_but_do_not_lengthen_an_epoch():
+    plain, repeated = resolved({}), resolved(COPIES)
+    assert (training_size(repeated), stored_size(repeated)) == (1000, 1000 + 900)
+    assert epoch_size(repeated) == epoch_size(plain) == stored_size(plain)
+    assert evaluated_steps(repeated) == evaluated_steps(plain)
+    assert resolved({**COPIES, "labels.kind": "unique"})["labels.num_classes"] == 1000
+
+
+def test_the_seed_decides_which_images_are_repeated():
+    assert resolved({**COPIES, "data.seed": 3}) != resolved(COPIES)
+
+
+def test_whole_batches_are_of_stored_images():
+    batches = {"train.order": "shuffled", "train.batch_size": 1500}
+    assert resolved(batches | COPIES)["train.batch_size"] == 1500
+    with pytest.raises(UserError, match="of 1000 images there is none"):
+        resolved(batches)
+
+
+def test_a_shift_that_counts_is_kept():
+    assert resolved({"train.augment": "shift", "train.shift": 1})["train.shift"] == 1
+
+
+def test_nothing_is_augmented_where_nothing_is_trained():
+    moved = {"train.augment": "flip", "model.arch": "optimum"}
+    assert resolved(moved) == resolved({"model.arch": "optimum"})
+    diffusion = {"model.arch": "stable_diffusion", "model.base": "tiny", "eval.sampler": "ddim"}
+    with pytest.raises(UserError, match=r"train\.augment flip: Stable Diffusion is tuned"):
+        resolved({**diffusion, "train.augment": "flip"})

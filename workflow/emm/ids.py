@@ -81,9 +81,10 @@ def _subset_slug(s: Mapping[str, Any]) -> str:
     alpha = s.get("data.alpha")
     blend = "" if alpha is None else f"a{alpha:g}"
     dummies = f"dummies{s['data.dummy_size']}" if s["data.dummy_size"] else ""
+    copies = f"copies{s['data.copies']}" if s["data.copies"] > 1 else ""
     only = (s["data.only_class"] or "").replace(" ", "-").replace("/", "-")
     size = f"n{s['data.size']}"
-    parts = [s["data.dataset"], only, resolution, size, blend, dummies, kind]
+    parts = [s["data.dataset"], only, resolution, size, blend, copies, dummies, kind]
     return "-".join(filter(None, parts))
 
 

@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emm.data.catalogue import SOURCES, SourceInfo, check_subset, class_number, source_info
+from emm.data.catalogue import (
+    SOURCES,
+    SourceInfo,
+    check_subset,
+    class_number,
+    repeated_images,
+    source_info,
+)
 from emm.errors import UserError
 from emm.given import check_given, is_trained, unheeded
 from emm.limits import NETWORKS, UNETS, check_dit, check_iddpm, check_network
 from emm.sd import STABLE_DIFFUSION
 from emm.sd import limits as fine_tuning
 from emm.spec import DEFAULTS
-from emm.train.schedules import check_ema, epoch_size, respaced, training_size
+from emm.train.schedules import check_ema, epoch_size, respaced, stored_size, training_size
 
 SAMPLERS = {"iddpm": ("ancestral", "ddim"), STABLE_DIFFUSION: ("ddim",)}  # others: heun
 
@@ -35,9 +42,12 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
         )
         _check_path(settings, info)
         _check_dummies(settings)
+        _check_copies(settings)
         check_given(settings)
         fine_tuning.check(settings, info)
-        _check_network(settings, settings["data.resolution"] or info.resolution)
+        resolution = settings["data.resolution"] or info.resolution
+        _check_network(settings, resolution)
+        _check_shift(settings, resolution)
         check_sampling(settings)
         _check_drawn(settings)
         settings["labels.num_classes"] = label_classes(settings)
@@ -109,6 +119,22 @@ def _check_dummies(settings: Mapping[str, Any]) -> None:
         raise UserError("data.dummy: a blend takes none; leave out data.alpha or data.dummy")
 
 
+def _check_copies(settings: Mapping[str, Any]) -> None:
+    share, size = settings["data.duplicated"], settings["data.size"]
+    if not _repeats(settings):
+        return
+    if repeated_images(size, share) in (0, size):
+        which = "none" if share < 0.5 else "all"
+        raise UserError(
+            f"data.duplicated {share:g}: would repeat {which} of {size} images; choose a share "
+            "that repeats at least one and leaves at least one"
+        )
+
+
+def _repeats(settings: Mapping[str, Any]) -> bool:
+    return settings["data.copies"] > 1 and settings["data.duplicated"] > 0
+
+
 def _check_network(settings: Mapping[str, Any], resolution: int | None) -> None:
     arch = settings["model.arch"]
     if (arch == "iddpm") != (settings["model.precond"] == "cosine") and arch in NETWORKS:
@@ -138,6 +164,12 @@ def _check_objective(settings: Mapping[str, Any]) -> None:
                 f"{key} {settings[key]}: goes with model.precond vp, ve or edm; leave it out for "
                 f"{settings['model.arch']}"
             )
+
+
+def _check_shift(settings: Mapping[str, Any], resolution: int | None) -> None:
+    shift = settings["train.shift"]
+    if "shift" in settings["train.augment"] and resolution is not None and shift >= resolution:
+        raise UserError(f"train.shift {shift}: leaves nothing of images of {resolution} pixels")
 
 
 def check_sampling(settings: Mapping[str, Any]) -> None:
@@ -177,10 +209,11 @@ def _fix_length(settings: dict[str, Any]) -> None:
     """Fill in the epochs; whole batches need a whole batch, and the EMA a rate below 1."""
     settings |= with_epochs(settings)
     size, batch = training_size(settings), settings["train.batch_size"]
-    if settings["train.order"] == "shuffled" and batch > size and is_trained(settings):
+    stored = stored_size(settings)
+    if settings["train.order"] == "shuffled" and batch > stored and is_trained(settings):
         raise UserError(
-            f"train.batch_size {batch}: train.order shuffled takes whole batches, of {size} images "
-            "there is none; use a smaller batch, or order fixed"
+            f"train.batch_size {batch}: train.order shuffled takes whole batches, of {stored} "
+            "images there is none; use a smaller batch, or order fixed"
         )
     if settings["train.ema_ramp"] == "epochs":
         rate, warmup = settings["train.ema"], settings["train.warmup_epochs"]
@@ -242,6 +275,8 @@ def _canonical(settings: dict[str, Any]) -> dict[str, Any]:
         settings |= fine_tuning.unheeded(settings)
     if not settings["data.dummy_size"]:
         settings["data.dummy"] = None
+    if not _repeats(settings):
+        settings |= {key: DEFAULTS[key] for key in ("data.copies", "data.duplicated")}
     for key, has_effect in _optional(settings).items():
         settings[key] = settings[key] if has_effect else DEFAULTS[key]
     settings |= _plain_objective(settings)
@@ -272,7 +307,7 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
     diffusers = settings["model.arch"] == STABLE_DIFFUSION
     vectors = settings["labels.kind"] == "vectors" and settings["model.arch"] in UNETS
     return {
-        "data.seed": generated or settings["data.selection"] == "random",
+        "data.seed": generated or settings["data.selection"] == "random" or _repeats(settings),
         "data.cross_width": mondrian,
         "data.cross_position": mondrian,
         "data.cross_margin": mondrian and settings["data.cross_position"] == "random",
@@ -292,6 +327,7 @@ def _optional(settings: Mapping[str, Any]) -> dict[str, bool]:
         "model.diffusion_steps": iddpm,
         "model.caption": diffusers,
         "train.accumulation": diffusers,
+        "train.shift": "shift" in settings["train.augment"],
         "train.warmup_epochs": settings["train.ema_ramp"] == "epochs"
         or not settings["train.warmup_steps"],
         "eval.rounding": iddpm,

@@ -78,6 +78,12 @@ class Data(Settings):
         None, description="Source of dummies, which are added to the training images as a class"
     )
     dummy_size: int = Field(0, ge=0, description="Number of dummies")
+    duplicated: float = Field(
+        0.0, ge=0, lt=1, description="Share of the training images that are repeated"
+    )
+    copies: int = Field(
+        1, ge=1, description="How often each repeated image stands in the training set"
+    )
 
 
 class Labels(Settings):
@@ -185,6 +191,12 @@ class Train(Settings):
             "model.precond; uniform is the plain squared error of what is predicted",
         )
     )
+    augment: Literal["none", "flip", "shift", "flip_shift"] = Field(
+        "none",
+        description="Each image of a batch is mirrored at random, shifted into black, or both; "
+        "samples are compared with all that a training image can become",
+    )
+    shift: int = Field(2, ge=1, description="Largest shift in each direction, pixels")
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2 penalty of Adam")
     ema: float = Field(0.99929, ge=0, lt=1, description="Final EMA rate per step")
     ema_ramp: Literal["epochs", "steps", "none"] = Field(

@@ -17,6 +17,7 @@ from emm.analyse.tables import capacity_table
 from emm.documents import Claim
 from emm.errors import UserError
 from emm.expansion import published_files
+from emm.score.criteria import wilson_interval
 from emm.spec import DEFAULTS, parse
 
 SIZES = (250, 500, 1000, 2000, 4000, 8000)
@@ -270,6 +271,26 @@ def test_coverage_is_the_share_of_distinct_images(found):
     )
     assert (distinct[0], coverage[0]) == (200, 10)
     np.testing.assert_allclose(coverage, distinct / 20)
+
+
+def test_coverage_counts_repeated_images_once(found):
+    columns = {"distinct_copied": 200, "coverage": 0.5, "n_training": 1000, "n_duplicates": 600}
+    made = {name: lambda s, value=value: value for name, value in columns.items()}
+    rows = table(found, lambda s, last: 0.5, n_repeated=lambda s: 10, **made)
+    coverage = Measurements(rows, 0.0).item("coverage", (Entry(found.rows[0]),)).low
+    assert coverage[0] == 50
+
+
+def test_a_relative_rate_has_the_noise_of_its_copies(found):
+    columns = {"n_repeated": 40, "n_single": 360, "relative_rate": 9.0}
+    columns |= {"n_memorized_repeated": 200, "n_memorized_single": 200}
+    made = {name: lambda s, value=value: value for name, value in columns.items()}
+    rows = table(found, lambda s, last: 0.5, **made)
+    drawn = Measurements(rows, 0.0).item("relative_rate", (Entry(found.rows[0]),)).low
+    assert drawn[0] == pytest.approx(9)
+    low, high = wilson_interval(200, 400)
+    ends = [9 * share / (1 - share) for share in (low, high)]
+    assert np.quantile(drawn[1:], [0.025, 0.975]) == pytest.approx(ends, rel=0.05)
 
 
 @pytest.fixture(scope="module")

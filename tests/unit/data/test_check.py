@@ -5,6 +5,7 @@ import io
 import signal
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from emm.data import cifar, ffhq, imagenet_dogs
 
 @pytest.fixture
 def check(capfd, monkeypatch, tmp_path):
-    """The command with KEY=VALUE settings: exit code and all that it prints."""
+    """The command with KEY=VALUE settings and --options: exit code and all that it prints."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def run(*settings: str) -> tuple[int, str, str]:
-        words = [word for setting in settings for word in ("--set", setting)]
+        words = [f"--set={word}" if "=" in word else word for word in settings]
         command = ["emm", "data", *words, "--check", "--cache", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", command)
         capfd.readouterr()
@@ -111,13 +112,13 @@ def test_no_faces(refuses, tmp_path):
 @pytest.fixture
 def archive(tmp_path, monkeypatch) -> Path:
     """A small archive in place of CIFAR-10's, whose hash is that of the official one."""
-    path = tmp_path / cifar.ARCHIVE
+    path = tmp_path / cifar.CIFAR10.archive
     with tarfile.open(path, "w:gz") as tar:
-        member = tarfile.TarInfo(f"{cifar.FOLDER}/data_batch_1")
+        member = tarfile.TarInfo(f"{cifar.CIFAR10.folder}/data_batch_1")
         tar.addfile(member, io.BytesIO())
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(cifar.MD5, cifar.ARCHIVE, md5)
-    monkeypatch.setattr(cifar, "BATCHES", ("data_batch_1",))
+    small = replace(cifar.CIFAR10, md5={path.name: md5}, batches=("data_batch_1",))
+    monkeypatch.setattr(cifar, "CIFAR10", small)
     images = np.zeros((5000, 32, 32, 3), np.uint8)
     monkeypatch.setattr(cifar, "_parse_batch", lambda *_: (images, np.zeros(5000, np.int64)))
     return path
@@ -137,8 +138,51 @@ def test_a_damaged_archive(refuses, archive):
     assert message.startswith(f"{archive}: truncated or not the official file: MD5 ")
 
 
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("cifar100", "has neither cifar-100-python.tar.gz nor cifar-100-python, which `emm data`"),
+        ("svhn", "has no svhn/train_32x32.mat, which `emm data` without --check downloads"),
+    ],
+)
+def test_others_that_are_not_downloaded(refuses, tmp_path, dataset, message):
+    assert refuses(f"data.dataset={dataset}").startswith(f"{tmp_path}: {message}")
+
+
+def test_cifar100_and_svhn(check, tmp_path, monkeypatch):
+    images = np.zeros((7, 32, 32, 3), np.uint8), np.zeros(7, np.int64)
+    for name in ("svhn/train_32x32.mat", "cifar-100-python/train"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"damaged")
+    code, out, err = check("data.dataset=cifar100")
+    assert (code, out) == (2, "")
+    assert "train: truncated or not the official file: MD5" in err
+    assert "train_32x32.mat: truncated or not the official file" in check("data.dataset=svhn")[2]
+    monkeypatch.setattr("emm.data.check.cifar.read_cifar", lambda *_: images)
+    monkeypatch.setattr("emm.data.check.svhn.read_svhn", lambda *_: images)
+    for dataset, place in (("cifar100", "cifar-100-python"), ("svhn", "svhn/train_32x32.mat")):
+        expected = f"{dataset}: {tmp_path / place}: MD5 as published, 7 training images\n"
+        assert check(f"data.dataset={dataset}") == (0, expected, "")
+
+
+def test_near_duplicates_of_the_training_set(check, tmp_path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (20, 6, 6, 1), np.uint8)
+    images[1], images[3] = images[0], np.clip(images[2].astype(int) + 2, 0, 255)
+    np.save(tmp_path / "mine.npy", images)
+    settings = ("data.dataset=folder", f"data.path={tmp_path / 'mine.npy'}", "data.resolution=6")
+    code, out, err = check(*settings, "--near-duplicates")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].startswith("20 images: 1 repeat an earlier one, 2 others are less")
+    code, _, err = check(*settings, "data.size=3", "--near-duplicates")
+    assert code == 2
+    assert "2 distinct images: to compare them takes at least three" in err
+    out = check("data.dataset=digits", "data.size=50", "--near-duplicates")[1]
+    assert out.splitlines()[1].startswith("50 images: 0 repeat an earlier one, 0 others")
+
+
 def test_no_archive_is_not_downloaded(refuses, tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "fetch_cifar10", None)
+    monkeypatch.setattr(cifar, "fetch_cifar", None)
     message = refuses("data.dataset=cifar10")
     assert message.startswith(f"{tmp_path}: has neither cifar-10-python.tar.gz nor cifar-10-b")
     assert message.endswith("(docs/data.md)")

@@ -113,8 +113,8 @@ def cifar10(monkeypatch) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = np.where(np.arange(4100) % 2, 5, rng.integers(6, 10, 4100))
     images = rng.integers(0, 256, (4100, 32, 32, 3), np.uint8)
-    monkeypatch.setattr(cifar, "fetch_cifar10", lambda cache: cache / cifar.FOLDER)
-    monkeypatch.setattr(cifar, "read_cifar10", lambda path: (images, labels))
+    monkeypatch.setattr(cifar, "fetch_cifar", lambda release, cache: cache / release.folder)
+    monkeypatch.setattr(cifar, "read_cifar", lambda release, path: (images, labels))
     return images, labels
 
 

@@ -21,7 +21,9 @@ from emm.data.stage import (
 from emm.data.subsets import select
 from emm.errors import UserError
 
-SUPPLIED = {"artbench10", "cifar10", "cifar10_imagenet_dog", "ffhq", "folder"}
+SUPPLIED = {
+    *("artbench10", "cifar10", "cifar100", "cifar10_imagenet_dog", "ffhq", "folder", "svhn"),
+}
 LOADABLE = sorted(set(SOURCES) - SUPPLIED)
 
 
@@ -77,7 +79,7 @@ SOURCE_OF = {name: load_source(name) for name in ("digits", "mondrian")}
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("cifar", {}, "allowed: cifar10, digits, "),
+        ("cifar", {}, "allowed: cifar10, cifar100, svhn, digits, "),
         ("ffhq", {"resolution": None}, "data.resolution: needed for ffhq"),
         ("ffhq", {"resolution": 2048}, "the images have 1024 pixels"),
         ("ffhq", {"resolution": 64, "size": 10_001}, "only 10000"),

@@ -10,6 +10,7 @@ from emm.plan.cost import (
     network,
     pass_seconds,
     relative_layers,
+    scoring_seconds,
     step_operations,
     step_seconds,
     training_operations,
@@ -38,6 +39,17 @@ def test_a_training_is_its_steps():
     for run in found.runs.values():
         seconds = run.snapshots[-1] * step_seconds(run.settings, gpu)
         assert training_seconds(run, gpu) == pytest.approx(seconds)
+
+
+def test_scores_against_orbits_compare_with_all_members():
+    found = catalog.load({"scale": "paper", "experiments": "augmentation"})
+    seconds = {}
+    for evaluation in found.evaluations.values():
+        if evaluation.settings["data.size"] == 1000:
+            spent = scoring_seconds(evaluation, find_gpu("h100"))
+            seconds[evaluation.settings["train.augment"]] = spent
+    assert seconds["flip"] == pytest.approx(3 * seconds["none"])
+    assert seconds["shift"] == pytest.approx(26 * seconds["none"])
 
 
 @pytest.mark.slow

@@ -1,17 +1,19 @@
 """Scores of runs: what samples are compared with, and what the summary says of mixtures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from emm.analyse.parquet import read_table
-from emm.data.stage import Subset, write_subset
+from emm.data.stage import Subset, repeat, write_subset
 from emm.data.synthetic import gaussian_mixture, mondrian
 from emm.diffusion import SAMPLE_INDEX
 from emm.errors import UserError
 from emm.files import read_arrays
+from emm.score import copies, orbits
 from emm.score.mondrian import COLUMNS
 from emm.score.runs import reference, score_run
 from emm.score.stage import read_scores
@@ -27,7 +29,7 @@ def subset(n_dummy: int = 30) -> Subset:
     return Subset(images, told, told, np.arange(len(images)), 0, n_dummy)
 
 
-def samples(path, *, label="drawn", dataset="mondrian", checkpoints=1, count=40):
+def samples(path, *, label="drawn", dataset="mondrian", checkpoints=1, count=40, **others):
     """A folder as `emm sample` leaves it: half the samples copy data, a quarter dummies."""
     fresh = mondrian(count // 4, 9, **SIZE)
     images = np.concatenate([DATA[np.arange(count // 2) % 5], DUMMIES[7 : 7 + count // 4], fresh])
@@ -37,6 +39,7 @@ def samples(path, *, label="drawn", dataset="mondrian", checkpoints=1, count=40)
         np.savez(path / f"step-{step}.npz", images=images)
         entries.append({"step": step, "epoch": float(step), "file": f"step-{step}.npz"})
     settings = DEFAULTS | {"data.dataset": dataset, "data.resolution": 16, "eval.label": label}
+    settings |= {name.replace("__", "."): value for name, value in others.items()}
     index = {"run": "r", "evaluation": "e", "settings": settings, "checkpoints": entries}
     (path / SAMPLE_INDEX).write_text(json.dumps(index))
     return path
@@ -139,3 +142,31 @@ def test_no_gallery_of_another_data_set_says_what_is_mondrian(tmp_path):
     shown = read_arrays(tmp_path / "gallery.npz")
     assert "mondrian" not in shown
     assert {len(values) for name, values in shown.items() if values.ndim} == {8}
+
+
+def test_the_reference_of_a_training_with_flips_are_orbits(tmp_path):
+    mirrored = subset()
+    mirrored = replace(mirrored, images=mirrored.images[:, :, ::-1].copy())
+    for augment, found in (("none", 0), ("flip", 30)):
+        (tmp_path / augment).mkdir()
+        row = scored(tmp_path / augment, mirrored, train__augment=augment).iloc[0]
+        assert row["n_memorized"] == found
+    assert (row["n_memorized_originals"], row["memorization_ratio_originals"]) == (0, 0)
+    assert row["n_training"] == 42
+
+
+def test_trainings_without_flips_and_copies_have_no_such_columns(tmp_path):
+    frame = scored(tmp_path, subset())
+    assert not {*orbits.COLUMNS, *copies.COLUMNS[:-2]} & set(frame.columns)
+
+
+def test_repeated_images_are_counted_apart(tmp_path):
+    repeated = repeat(subset(), 0.25, 4)
+    frame = scored(tmp_path, repeated, checkpoints=2)
+    row = frame.iloc[1]
+    assert (row["n_repeated"], row["n_single"]) == (3, 9)
+    assert row["n_memorized_repeated"] + row["n_memorized_single"] == 20
+    assert row["n_memorized"] == 30  # ten are of dummies
+    assert (row["n_training"], row["n_duplicates"]) == (42 + 9, 9)
+    assert row["coverage"] == 15 / 42
+    assert row["n_memorized_published"] == 30 - row["n_memorized_repeated"]

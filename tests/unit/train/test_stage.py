@@ -162,6 +162,10 @@ def test_a_run_of_other_settings_starts_anew(trained, capfd):
     ("changed", "message"),
     [
         ({"data__size": 12}, r"data.size 12: .*subset.npz has 10"),
+        (
+            {"data__copies": 3, "data__duplicated": 0.2},
+            r"data.copies 3: .*subset.npz has 1",
+        ),
         ({"data__resolution": 8}, r"data.resolution 8: .*subset.npz has 4"),
         ({"labels__kind": "unique"}, r"labels.kind unique: .*subset.npz has other labels"),
         ({"labels__kind": "constant"}, r"labels.kind constant: .*subset.npz has other labels"),

@@ -10,9 +10,11 @@ PER_IMAGE = ("unique", "vectors")  # kinds of labels of which each image has its
 TIMES = ("epoch", "step")  # what an x axis may show besides settings
 SETTINGS = {
     "data.alpha": r"Share of the other source $\alpha$",
+    "data.copies": "Copies of each repeated image $k$",
     "data.dataset": "Data set",
     "data.dummy": "Dummies",
     "data.dummy_size": "Dummies (images)",
+    "data.duplicated": "Share of repeated images",
     "data.only_class": "Image class",
     "data.num_classes": "Number of image classes",
     "data.resolution": "Resolution (pixels)",
@@ -48,6 +50,7 @@ SETTINGS = {
     "model.window": "Attention window (tokens)",
     "n_training": r"Training set size $|\mathcal{D}|$ (images)",
     "step": "Training steps",
+    "train.augment": "Augmentation",
     "train.batch_size": "Batch size (images)",
     "train.ema": "EMA rate",
     "train.epochs": "Run length (epochs)",
@@ -55,11 +58,13 @@ SETTINGS = {
     "train.lr": "Learning rate",
     "train.precision": "Precision",
     "train.seed": "Training seed",
+    "train.shift": "Largest shift (pixels)",
     "train.warmup_epochs": "Warm-up (epochs)",
     "train.weighting": "Loss weighting",
 }
 SHORT = {
     "data.alpha": r"$\alpha$",
+    "data.copies": "$k$",
     "data.dummy_size": "dummies",
     "data.num_classes": "image classes",
     "data.size": r"$|\mathcal{D}|$",
@@ -128,6 +133,12 @@ VALUES = {
         "sigmoid": "sigmoid",
     },
     "model.window": {None: "no window"},
+    "train.augment": {
+        "none": "no augmentation",
+        "flip": "flips",
+        "shift": "shifts",
+        "flip_shift": "flips and shifts",
+    },
     "model.time_embedding": {"positional": "positional", "fourier": "Fourier"},
     "data.dataset": {
         "cifar10": "CIFAR-10",
@@ -177,6 +188,7 @@ METRICS = {
     "memorization_ratio_reconstructed": Metric(
         "Memorization ratio, reconstructed images", "%", 100.0, (0, 100)
     ),
+    "memorization_ratio_originals": Metric("Copies of unmoved images", "%", 100.0, (0, 100)),
     "memorization_ratio_sd": Metric("Standard deviation of the ratio", "points", 100.0, best="low"),
     "knn_distance": Metric("KNN distance", "grey levels", best="low"),
     "distinct_copied": Metric("Distinct images copied", "images", decimals=0),
@@ -188,6 +200,18 @@ METRICS = {
     "n_memorized": Metric("Memorized samples", "samples", decimals=0),
     "n_memorized_published": Metric("Memorized samples, published rule", "samples", decimals=0),
     "n_memorized_reconstructed": Metric("Copies of reconstructed images", "samples", decimals=0),
+    "n_memorized_originals": Metric("Copies of unmoved images", "samples", decimals=0),
+    "n_repeated": Metric("Repeated training images", "images", decimals=0),
+    "n_single": Metric("Training images that stand once", "images", decimals=0),
+    "n_memorized_repeated": Metric("Copies of repeated images", "samples", decimals=0),
+    "n_memorized_single": Metric("Copies of images that stand once", "samples", decimals=0),
+    "repeated_ratio": Metric("Samples that copy repeated images", "%", 100.0, (0, 100)),
+    "single_ratio": Metric("Samples that copy images standing once", "%", 100.0, (0, 100)),
+    "repeated_rate": Metric("Copies per repeated image", "in 1,000 samples"),
+    "single_rate": Metric("Copies per image that stands once", "in 1,000 samples"),
+    "relative_rate": Metric("Copy rate over that of other images"),
+    "coverage_repeated": Metric("Repeated images copied", "%", 100.0, (0, 100)),
+    "coverage_single": Metric("Images standing once copied", "%", 100.0, (0, 100)),
     "n_duplicates": Metric("Duplicates in the training set", "images", decimals=0),
     "n_training": Metric("Training set size", "images", decimals=0),
     "n_samples": Metric("Generated samples", "samples", decimals=0),

@@ -46,6 +46,9 @@ COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
     "n_memorized": ("n_memorized", "n_samples"),
     "n_label_hits": ("n_label_hits", "n_memorized"),
     "label_hit_ratio": ("n_label_hits", "n_memorized"),
+    "memorization_ratio_originals": ("n_memorized_originals", "n_samples"),
+    "repeated_ratio": ("n_memorized_repeated", "n_samples"),
+    "single_ratio": ("n_memorized_single", "n_samples"),
     "n_mondrian": ("n_mondrian", "n_samples"),
     "mondrian_ratio": ("n_mondrian", "n_samples"),
     "n_memorized_mondrian": ("n_memorized_mondrian", "n_mondrian"),
@@ -158,9 +161,11 @@ class Measurements:
             return None
         if metric in COUNTED:
             return self._counted(metric, entry, row)
+        if metric == "relative_rate":
+            return self._relative_rate(entry, row)
         if metric in ("distinct_copied", "coverage"):
             drawn = distinct_images(row, self.ratio(entry, row), entry.evaluation)
-            share = 100 / row["n_training"] if metric == "coverage" else 1.0
+            share = 100 / _distinct_training(row) if metric == "coverage" else 1.0
             return Interval(share * drawn, share * drawn)
         if metric in ("memorization_ratio", SPREAD):
             ratio = self.ratio(entry, row)
@@ -184,6 +189,14 @@ class Measurements:
         if not of:  # a share of nothing says nothing
             return UNKNOWN
         drawn = unit * self._fraction(metric, entry, row, counted, of)
+        return Interval(drawn, drawn)
+
+    def _relative_rate(self, entry: Entry, row: pd.Series) -> Interval:
+        """How much oftener repeated images are copied: the odds of their share among the copies."""
+        hits = [row[f"n_memorized_{kind}"] for kind in ("repeated", "single")]
+        share = self._fraction("relative_rate", entry, row, hits[0], sum(hits))
+        with np.errstate(divide="ignore"):
+            drawn = share / (1 - share) * row["n_single"] / row["n_repeated"]
         return Interval(drawn, drawn)
 
     def _fraction(
@@ -282,6 +295,12 @@ def _constant(value: float) -> Interval:
 def _generator(purpose: str, *names: str) -> np.random.Generator:
     """Draws that belong to what is measured, whichever claim asks and in whatever order."""
     return np.random.default_rng(derive(0, f"claims/{purpose}/{'/'.join(names)}"))
+
+
+def _distinct_training(row: pd.Series) -> float:
+    """Images that coverage is a share of: of those repeated by data.copies each counts once."""
+    repeated = not pd.isna(row.get("n_repeated"))
+    return row["n_training"] - (row["n_duplicates"] if repeated else 0)
 
 
 def distinct_images(row: pd.Series, ratio: Draws, name: str) -> Draws:

@@ -3,14 +3,19 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from emm.arguments import rate_from, record_from, settings_from
 from emm.commands import CORES, Attempts, Output, Set, Subset, Threads, app, limit_threads
+from emm.data.catalogue import source_info
 from emm.errors import UserError
 from emm.processes import is_member, rank
+
+if TYPE_CHECKING:
+    from emm.data.sources import Source
+    from emm.data.stage import Subset as Stored
 
 SCORE_KEYS = (  # what `emm score` prints first
     *("n_samples", "n_training", "n_memorized"),
@@ -26,19 +31,33 @@ def data(
     check: Annotated[
         bool, typer.Option("--check", help="Only look through the files that are there.")
     ] = False,
+    near_duplicates: Annotated[
+        bool,
+        typer.Option("--near-duplicates", help="--check: also compare all images of data.size."),
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Readers of large images.")] = min(4, CORES),
 ) -> None:
     """Fetch or generate a data source and write it in the one internal form."""
     s = settings_from(set)
     if check:
         _check_data(s, cache, threads)
+        if near_duplicates:
+            _count_duplicates(s, cache, threads)
         return
+    if near_duplicates:
+        raise UserError("--near-duplicates: goes with --check")
     if output is None:
         raise UserError("--output: name the file to write, or --check what is there")
-    from emm.data.sources import load_source
     from emm.data.stage import write_source
 
-    source = load_source(
+    write_source(output, _load(s, cache, threads))
+
+
+def _load(settings: dict[str, Any], cache: Path, threads: int) -> "Source":
+    from emm.data.sources import load_source
+
+    s = settings
+    return load_source(
         s["data.dataset"],
         path=s["data.path"],
         cache=cache,
@@ -49,7 +68,6 @@ def data(
         cross_position=s["data.cross_position"],
         margin=s["data.cross_margin"],
     )
-    write_source(output, source)
 
 
 def _check_data(settings: dict[str, Any], cache: Path, threads: int) -> None:
@@ -62,6 +80,21 @@ def _check_data(settings: dict[str, Any], cache: Path, threads: int) -> None:
         print(line)
 
 
+def _count_duplicates(settings: dict[str, Any], cache: Path, threads: int) -> None:
+    """Print how many images of the training set that settings describe repeat, or nearly do."""
+    limit_threads(threads)
+    from emm.score.near import count_duplicates
+
+    native = source_info(settings["data.dataset"]).resolution
+    wanted = [side for side in (settings["data.resolution"], native) if side]
+    smaller = settings | {"data.resolution": min(wanted, default=None)}
+    found = count_duplicates(_build(_load(smaller, cache, threads), smaller).images)
+    print(
+        f"{found.images:,} images: {found.repeated:,} repeat an earlier one, {found.near:,} others "
+        "are less than a third as far from one image as from the next"
+    )
+
+
 @app.command()
 def subset(
     source: Path,
@@ -71,11 +104,18 @@ def subset(
     output: Output,
 ) -> None:
     """Choose the training set of a run from a source: images, resolution, labels, dummies."""
-    from emm.data.stage import build_subset, read_source, write_subset
+    from emm.data.stage import read_source, write_subset
 
-    s = settings_from(set)
-    chosen = build_subset(
-        read_source(source),
+    added = None if dummies is None else read_source(dummies)
+    write_subset(output, _build(read_source(source), settings_from(set), added))
+
+
+def _build(source: "Source", settings: dict[str, Any], dummies: "Source | None" = None) -> "Stored":
+    from emm.data.stage import build_subset
+
+    s = settings
+    return build_subset(
+        source,
         size=s["data.size"],
         num_classes=None if s["data.only_class"] else s["data.num_classes"],
         only_class=s["data.only_class"],
@@ -86,10 +126,11 @@ def subset(
         label_kind=s["labels.kind"],
         label_classes=s["labels.num_classes"] or None,
         label_seed=s["labels.seed"],
-        dummies=None if dummies is None else read_source(dummies),
+        dummies=dummies,
         dummy_size=s["data.dummy_size"],
+        duplicated=s["data.duplicated"],
+        copies=s["data.copies"],
     )
-    write_subset(output, chosen)
 
 
 @app.command()
@@ -183,6 +224,11 @@ def score(
         Literal["distinct", "published"],
         typer.Option(help="Whether repeated training images count once, or as published."),
     ] = "distinct",
+    augment: Annotated[
+        Literal["none", "flip", "shift", "flip_shift"],
+        typer.Option(help="What became of the training images of samples that are not of a run."),
+    ] = "none",
+    shift: Annotated[int, typer.Option(min=1, help="Largest shift of --augment, pixels.")] = 2,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
     ] = "auto",
@@ -199,8 +245,10 @@ def score(
         from emm.score.runs import is_run, score_run
 
         if not is_run(samples):
-            _score_images(samples, training, output, duplicates, device)
+            _score_images(samples, training, output, duplicates, (augment, shift), device)
             return
+        if augment != "none":
+            raise UserError("--augment: a run's samples say themselves how it was trained")
         score_run(
             samples,
             training,
@@ -214,9 +262,15 @@ def score(
 
 
 def _score_images(
-    samples: Path, training: Path, output: Path, duplicates: str, device: str
+    samples: Path,
+    training: Path,
+    output: Path,
+    duplicates: str,
+    augmentation: tuple[str, int],
+    device: str,
 ) -> None:
     """Score images that are not of a run, and print what was found."""
+    from emm.data.orbits import moves
     from emm.score.nearest import array_module
     from emm.score.stage import (
         ScoreTable,
@@ -229,7 +283,7 @@ def _score_images(
     )
 
     images = same_channels(load_images(samples), load_images(training))
-    result = score_arrays(*images, duplicates, array_module(device))
+    result = score_arrays(*images, duplicates, array_module(device), moves(*augmentation))
     files = {"sample_files": file_names(samples), "training_files": file_names(training)}
     table = ScoreTable(0.0, 0, 0.0, result, **files)
     write_scores(output, [table], run="", evaluation="")

@@ -18,6 +18,18 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+CIFAR100_CLASSES = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus "
+    "butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach "
+    "couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster "
+    "house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree "
+    "motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
+    "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket "
+    "rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
+    "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip "
+    "turtle wardrobe whale willow_tree wolf woman worm"
+)
+SVHN_COUNTS = (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659)
 ARTBENCH_STYLES = (
     "art_nouveau baroque expressionism impressionism post_impressionism "
     "realism renaissance romanticism surrealism ukiyo_e"
@@ -60,6 +72,10 @@ class SourceInfo:
 
 SOURCES = {
     "cifar10": SourceInfo(32, 3, 50_000, CIFAR10_CLASSES, (5000,) * 10),
+    "cifar100": SourceInfo(
+        32, 3, 50_000, tuple(CIFAR100_CLASSES.split()), (500,) * 100, takes_path=True
+    ),
+    "svhn": SourceInfo(32, 3, 73_257, tuple("0123456789"), SVHN_COUNTS, takes_path=True),
     "digits": SourceInfo(8, 1, 1797, tuple("0123456789"), DIGIT_COUNTS),
     "digits_blend": SourceInfo(8, 1, 1797, ("3", "other digits"), (183, 1614), blends=True),
     "digits_rgb": SourceInfo(64, 3, 1797, tuple(DIGIT_WORDS.split()), DIGIT_COUNTS),
@@ -215,6 +231,11 @@ def balanced_shares(size: int | None, counts: Sequence[int]) -> tuple[int, ...]:
                 f"most {classes * min(counts)} images are balanced, null takes all {sum(counts)}"
             )
     return wanted
+
+
+def repeated_images(size: int, share: float) -> int:
+    """How many of the distinct images of a subset are repeated; 0 for no share."""
+    return round(share * size)
 
 
 def too_large(resolution: int, native: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from emm.data import cifar
+from emm.data import cifar, svhn
 from emm.data.artbench import (
     PER_STYLE,
     STYLES,
@@ -27,19 +27,36 @@ def check_source(dataset: str, place: Place) -> list[str]:
 
 
 def _cifar10(dataset: str, place: Place) -> list[str]:
-    path = place.path or cifar.cached_cifar10(place.cache)
+    return _cifar(dataset, cifar.CIFAR10, place)
+
+
+def _cifar100(dataset: str, place: Place) -> list[str]:
+    return _cifar(dataset, cifar.CIFAR100, place)
+
+
+def _cifar(dataset: str, release: cifar.Release, place: Place) -> list[str]:
+    path = place.path or cifar.cached_cifar(release, place.cache)
     if path is None:
-        raise UserError(
-            f"{place.cache}: has neither {cifar.ARCHIVE} nor {cifar.FOLDER}, which `emm data` "
-            "without --check downloads (docs/data.md)"
-        )
-    images, _ = cifar.read_cifar10(path)
-    return [f"cifar10: {path}: MD5 as published, {len(images):,} training images"]
+        raise _not_there(f"{place.cache}: has neither {release.archive} nor {release.folder}")
+    images, _ = cifar.read_cifar(release, path)
+    return [f"{dataset}: {path}: MD5 as published, {len(images):,} training images"]
+
+
+def _svhn(dataset: str, place: Place) -> list[str]:
+    path = place.path or svhn.cached_svhn(place.cache)
+    if path is None:
+        raise _not_there(f"{place.cache}: has no svhn/{svhn.NAME}")
+    images, _ = svhn.read_svhn(path)
+    return [f"svhn: {path}: MD5 as published, {len(images):,} training images"]
+
+
+def _not_there(what: str) -> UserError:
+    return UserError(f"{what}, which `emm data` without --check downloads (docs/data.md)")
 
 
 def _dogs(dataset: str, place: Place) -> list[str]:
     folder = place.folder("imagenet_dogs")
-    lines = _cifar10(dataset, Place(cache=place.cache))
+    lines = _cifar10("cifar10", Place(cache=place.cache))
     files = dog_files(folder)
     sizes = image_sizes(files, REDUCTION, place.threads)
     found = f"{len(SYNSETS)} of {len(SYNSETS)} synsets, {len(files):,} images"
@@ -86,6 +103,8 @@ def _loaded(dataset: str, place: Place) -> list[str]:
 CHECKS: dict[str, Callable[[str, Place], list[str]]] = {
     "artbench10": _artbench10,
     "cifar10": _cifar10,
+    "cifar100": _cifar100,
     "cifar10_imagenet_dog": _dogs,
     "ffhq": _ffhq,
+    "svhn": _svhn,
 }

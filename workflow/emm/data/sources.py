@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emm.data import cifar, synthetic
+from emm.data import cifar, svhn, synthetic
 from emm.data.catalogue import CIFAR10_CLASSES, SOURCES, source_info
 from emm.errors import UserError
 from emm.files import checked
@@ -80,11 +80,12 @@ def load_source(
 ) -> Source:
     """The source called `dataset` in catalogue.SOURCES.
 
-    path: local copy of cifar10, ffhq or artbench10, ImageNet's folders for cifar10_imagenet_dog,
-    or what `folder` reads; cache: folder for downloads and supplied data; resolution: of ffhq,
-    artbench10 and generated images, which have 32 pixels by default; threads: that read large
-    images; size, seed: of generated sources, by default as many images as the catalogue says;
-    cross_width, cross_position, margin: of mondrian. Every source ignores what is not for it.
+    path: local copy of cifar10, cifar100, svhn, ffhq or artbench10, ImageNet's folders for
+    cifar10_imagenet_dog, or what `folder` reads; cache: folder for downloads and supplied data;
+    resolution: of ffhq, artbench10 and generated images, which have 32 pixels by default; threads:
+    that read large images; size, seed: of generated sources, by default as many images as the
+    catalogue says; cross_width, cross_position, margin: of mondrian. Every source ignores what is
+    not for it.
     """
     info = source_info(dataset)
     if not info.generated:
@@ -116,8 +117,23 @@ def _digits_rgb(place: Place) -> Source:
 
 
 def _cifar10(place: Place) -> Source:
-    images, labels = cifar.read_cifar10(place.path or cifar.fetch_cifar10(place.cache))
-    return Source(images, labels, SOURCES["cifar10"].class_names)
+    return _cifar("cifar10", cifar.CIFAR10, place)
+
+
+def _cifar100(place: Place) -> Source:
+    """CIFAR-100 with its 100 fine classes."""
+    return _cifar("cifar100", cifar.CIFAR100, place)
+
+
+def _cifar(name: str, release: cifar.Release, place: Place) -> Source:
+    path = place.path or cifar.fetch_cifar(release, place.cache)
+    images, labels = cifar.read_cifar(release, path)
+    return Source(images, labels, SOURCES[name].class_names)
+
+
+def _svhn(place: Place) -> Source:
+    images, labels = svhn.read_svhn(place.path or svhn.fetch_svhn(place.cache))
+    return Source(images, labels, SOURCES["svhn"].class_names)
 
 
 def _digits_blend(place: Place) -> Source:
@@ -221,12 +237,14 @@ def _classes_of(
 LOADERS: dict[str, Callable[[Place], Source]] = {
     "artbench10": _artbench10,
     "cifar10": _cifar10,
+    "cifar100": _cifar100,
     "cifar10_imagenet_dog": _cifar10_imagenet_dog,
     "digits": _digits,
     "digits_blend": _digits_blend,
     "digits_rgb": _digits_rgb,
     "ffhq": _ffhq,
     "folder": _folder,
+    "svhn": _svhn,
 }
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {
     "flat": synthetic.flat,

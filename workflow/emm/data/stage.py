@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emm.data.catalogue import class_number
+from emm.data.catalogue import class_number, repeated_images
 from emm.data.labels import SEED, make_labels
 from emm.data.sources import Source
-from emm.data.subsets import resize, select
+from emm.data.subsets import random_order, resize, select
 from emm.errors import UserError
 from emm.files import checked, read_arrays, write_arrays
 
@@ -21,7 +21,8 @@ class Subset:
     when it is told nothing; classes: (N,) int64, true class or -1; index: (N,) int64, row in the
     source; label_dim: width of the label input, 0 when unconditional; n_dummy: how many of the
     last images are dummies, from a source of their own; class_names: of the classes, empty where
-    there are none. ValueError when these do not fit together.
+    there are none; copy_of: (N,) int64, row of the image that each one repeats, its own if none;
+    None where no image is repeated on purpose. ValueError when these do not fit together.
     """
 
     images: np.ndarray
@@ -31,6 +32,7 @@ class Subset:
     label_dim: int
     n_dummy: int = 0
     class_names: tuple[str, ...] = ()
+    copy_of: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8 or not len(self):
@@ -44,14 +46,38 @@ class Subset:
             raise ValueError(f"labels outside {first}..{last}")
         if not 0 <= self.n_dummy < len(self):
             raise ValueError(f"{self.n_dummy} dummies among {len(self)} images")
+        if self.copy_of is not None and not self._has_copies():
+            raise ValueError("copies are not of the images that they say")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def _has_copies(self) -> bool:
+        if self.copy_of.shape != (len(self),):
+            return False
+        is_copy = self.copy_of != np.arange(len(self))
+        return np.array_equal(self.images[is_copy], self.images[self.copy_of[is_copy]])
 
     @property
     def is_dummy(self) -> np.ndarray:
         """Whether each image is a dummy, bool (N,)."""
         return np.arange(len(self)) >= len(self) - self.n_dummy
+
+    @property
+    def originals(self) -> np.ndarray:
+        """Row of the image that each one repeats, its own if none, int64 (N,)."""
+        return np.arange(len(self)) if self.copy_of is None else self.copy_of
+
+    @property
+    def multiplicity(self) -> np.ndarray:
+        """How often each image stands in the set by data.copies, int64 (N,)."""
+        return np.bincount(self.originals, minlength=len(self))[self.originals]
+
+    @property
+    def size(self) -> int:
+        """Number of images without dummies and without copies: data.size."""
+        n_copies = int((self.originals != np.arange(len(self))).sum())
+        return len(self) - self.n_dummy - n_copies
 
 
 def build_subset(
@@ -69,8 +95,13 @@ def build_subset(
     label_seed: int = SEED,
     dummies: Source | None = None,
     dummy_size: int = 0,
+    duplicated: float = 0.0,
+    copies: int = 1,
 ) -> Subset:
     """Select, resize and label; see `select`, `resize` and `make_labels` for the settings.
+
+    The share `duplicated` of the images, drawn by selection_seed, stands `copies` times; see
+    `repeat`.
 
     resolution None keeps that of the source. True labels without label_classes are as wide as the
     number of classes that the subset draws from, even if it is too small to hold each of them.
@@ -103,7 +134,27 @@ def build_subset(
     labels, label_dim = make_labels(
         label_kind, classes=classes, num_classes=label_classes, seed=label_seed
     )
-    return Subset(images, labels, classes, index, label_dim, dummy_size, names)
+    subset = Subset(images, labels, classes, index, label_dim, dummy_size, names)
+    return repeat(subset, duplicated, copies, selection_seed)
+
+
+def repeat(subset: Subset, share: float, copies: int, seed: int = 0) -> Subset:
+    """A subset in which a random share of the images stands `copies` times (Somepalli et al. 2023).
+
+    The distinct images keep their rows; the copies, with the labels of their originals, come after
+    them and before the dummies. The same seed repeats the same images, however often.
+    """
+    size = subset.size
+    count = repeated_images(size, share) if copies > 1 else 0
+    if not count:
+        return subset
+    chosen = np.sort(random_order(np.arange(size), seed, "duplicated")[:count])
+    added = np.tile(chosen, copies - 1)
+    rows = np.concatenate([np.arange(size), added, np.arange(size, len(subset))])
+    parts = (part[rows] for part in (subset.images, subset.labels, subset.classes, subset.index))
+    copy_of = np.arange(len(rows))
+    copy_of[size : size + len(added)] = added
+    return Subset(*parts, subset.label_dim, subset.n_dummy, subset.class_names, copy_of)
 
 
 def _only(source: Source, name: str | None) -> tuple[np.ndarray, Source]:
@@ -150,8 +201,10 @@ def _source_of(path: Path) -> Source:
 
 
 def write_subset(path: Path | str, subset: Subset) -> None:
-    """Write a subset as .npz, atomically."""
+    """Write a subset as .npz, atomically; with `copy_of` and `multiplicity` if images repeat."""
     names = ("images", "labels", "classes", "index")
+    if subset.copy_of is not None:
+        names += ("copy_of", "multiplicity")
     arrays = {name: getattr(subset, name) for name in names}
     counts = {name: np.int64(getattr(subset, name)) for name in ("label_dim", "n_dummy")}
     write_arrays(path, {**arrays, **counts, "class_names": np.array(subset.class_names, np.str_)})
@@ -168,4 +221,5 @@ def _subset_of(path: Path) -> Subset:
     n_dummy = int(arrays.get("n_dummy", 0))  # older files have none
     class_names = tuple(arrays["class_names"].tolist()) if "class_names" in arrays else ()
     label_dim = arrays["label_dim"].item()
-    return Subset(*(arrays[name] for name in names), label_dim, n_dummy, class_names)
+    copy_of = arrays.get("copy_of")
+    return Subset(*(arrays[name] for name in names), label_dim, n_dummy, class_names, copy_of)

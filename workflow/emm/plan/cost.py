@@ -14,7 +14,7 @@ from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
 from emm.sd import STABLE_DIFFUSION, TINY
 from emm.spec import DEFAULTS
-from emm.train.schedules import epoch_size, training_size
+from emm.train.schedules import epoch_size, stored_size, training_size
 
 BATCH = 256  # images that are sampled at a time
 BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
@@ -45,7 +45,7 @@ def network(settings: Mapping[str, Any]) -> Network:
         keys += ["labels.kind", "labels.num_classes", "labels.dim"]
         return _network(tuple((key, settings[key]) for key in keys))
     if settings["model.arch"] == OPTIMUM:
-        return Network(4.0 * training_size(settings) * components(settings), 0)
+        return Network(4.0 * stored_size(settings) * components(settings), 0)
     return Network(0, 0)
 
 
@@ -169,6 +169,15 @@ def pass_seconds(settings: Mapping[str, Any], images: int, gpu: Gpu) -> float:
 def scoring_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     """Seconds of the exact neighbours of all samples, without the start of the job."""
     settings = evaluation.settings
-    pairs = settings["eval.num_samples"] * training_size(settings) * len(evaluation.steps)
+    reference = training_size(settings) * _members(settings)
+    pairs = settings["eval.num_samples"] * reference * len(evaluation.steps)
     rate = DISTANCES if gpu.gpu else gpu.rate("fp32")
     return 2.0 * pairs * components(settings) / rate
+
+
+def _members(settings: Mapping[str, Any]) -> int:
+    """Images that a sample is compared with per training image: those of its orbit, and itself."""
+    augment, side = settings["train.augment"], 2 * settings["train.shift"] + 1
+    if augment == "none":
+        return 1
+    return (2 if "flip" in augment else 1) * (side**2 if "shift" in augment else 1) + 1

@@ -22,7 +22,7 @@ from emm.plan.cost import (
 from emm.plan.gpus import find_gpu
 from emm.runs import Evaluation, Run
 from emm.sd import TINY
-from emm.train.schedules import training_size
+from emm.train.schedules import stored_size
 
 SHARED = 0.9  # of what a GPU does alone, where several share a training: an estimate
 SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
@@ -174,7 +174,7 @@ def _data_jobs(catalog: Catalog) -> Iterator[Job]:
 def _subset_jobs(catalog: Catalog) -> Iterator[Job]:
     for name, run in catalog.subsets.items():
         sources = [run.source_id, *filter(None, [run.dummy_id])]
-        final = float(training_size(run.settings) * components(run.settings))
+        final = float(stored_size(run.settings) * components(run.settings))
         needs = tuple(("data", source) for source in sources)
         yield Job("subset", name, *SMALL["subset"], final=final, needs=needs)
 

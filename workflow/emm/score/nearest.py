@@ -89,12 +89,14 @@ def two_nearest(
     return Neighbours(keys - squared_distances * len(training), squared_distances)
 
 
-def plain_search(samples: Array, training: Array, budget: int, xp: ModuleType) -> np.ndarray:
+def plain_search(
+    samples: Array, training: Array, budget: int, xp: ModuleType, *, apart: bool = False
+) -> np.ndarray:
     """Keys of `search` with a tiling for a budget, in host memory; after the self-test."""
     self_test(xp)
     with full_precision(xp):
         tiling = choose_tiling(math.prod(training.shape[1:]), budget)
-        return to_host(search(samples, training, tiling, xp))
+        return to_host(search(samples, training, tiling, xp, apart=apart))
 
 
 def gains_by_torch(n_products: float, device: str) -> bool:
@@ -235,11 +237,19 @@ def choose_tiling(components: int, budget: int) -> Tiling:
     return Tiling(samples, max(1, min(8192, budget * 7 // 8 // per_image)))
 
 
-def search(samples: np.ndarray, training: np.ndarray, tiling: Tiling, xp: ModuleType) -> Array:
+def search(
+    samples: np.ndarray,
+    training: np.ndarray,
+    tiling: Tiling,
+    xp: ModuleType,
+    *,
+    apart: bool = False,
+) -> Array:
     """Keys (N, 2) of the two nearest images: squared distance * len(training) + index, int64.
 
     The order of the keys is the order by (squared distance, index), so tiles merge by minimum and
-    maximum and the result does not depend on the tiling.
+    maximum and the result does not depend on the tiling. apart: whether an image is no neighbour
+    of the sample at its own index, as where images are compared among themselves.
     """
     count, components = len(training), math.prod(training.shape[1:])
     best = xp.full((len(samples), 2), _farthest(components) * count, dtype=xp.int64)
@@ -252,6 +262,9 @@ def search(samples: np.ndarray, training: np.ndarray, tiling: Tiling, xp: Module
             part = chunks(block, xp)
             tile = inner_products(part, others, other_norms.dtype)
             tile += other_norms
+            if apart:
+                own = xp.arange(max(row, start), min(row + len(block), start + len(images)))
+                tile[own - row, own - start] = _farthest(components)
             distances, columns = two_smallest(tile, _farthest(components), xp)
             keys = (distances + squared_norms(part, xp)[:, None]) * count + (start + columns)
             rows = slice(row, row + len(block))

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from emm.analyse.parquet import write_table
+from emm.data.orbits import moves
 from emm.data.stage import Subset, read_subset
 from emm.diffusion import SAMPLE_INDEX
 from emm.errors import UserError
 from emm.files import checked, read_arrays, write_arrays
-from emm.score import mondrian, reconstructed
+from emm.score import copies, mondrian, orbits, reconstructed
 from emm.score.criteria import best_checkpoint
 from emm.score.label_hits import LabelHits
 from emm.score.nearest import array_module
@@ -75,24 +76,32 @@ def reference(subset: Subset, label: str) -> slice:
 def _score(
     index: Mapping[str, Any], samples: Path, subset: Subset, duplicates: str, xp: ModuleType
 ) -> Iterator[ScoreTable]:
-    """Scores of each checkpoint; neighbours are rows of the whole subset."""
+    """Scores of each checkpoint; neighbours are rows of the whole subset.
+
+    The reference of a training with augmentation are the orbits of its images.
+    """
     settings = index["settings"]
+    orbit = moves(settings["train.augment"], settings["train.shift"])
     rows = reference(subset, settings["eval.label"])
     training, classify = subset.images[rows], _classifier(settings, subset)
     compare, hits = _reconstructed(index, samples, duplicates, xp), LabelHits.of(subset)
+    count_copies = copies.counter(subset, rows)
     for entry in index["checkpoints"]:
         arrays = read_arrays(samples / entry["file"])
         images = arrays["images"]
         _check_shape(samples, images, training)
-        found = score_arrays(images, training, duplicates, xp)
+        found = score_arrays(images, training, duplicates, xp, orbit)
         indices = found.neighbours.indices + rows.start
         result = replace(found, neighbours=found.neighbours._replace(indices=indices))
         labels = arrays.get("labels")
         single = labels if labels is None or labels.ndim == 1 else None  # the files have one each
         table = ScoreTable(entry["epoch"], entry["step"], settings["train.ema"], result, single)
         about = classify(images, result.neighbours.squared_distances)
-        told = hits.summarise(labels, result.neighbours.indices[:, 0], result.memorized)
-        yield replace(table, **about | {"facts": about["facts"] | told | compare(images)})
+        facts = about["facts"] | compare(images) | count_copies(result)
+        facts |= hits.summarise(labels, result.neighbours.indices[:, 0], result.memorized)
+        if len(orbit) > 1:
+            facts |= orbits.summarise(images, training, duplicates, xp)
+        yield replace(table, **about | {"facts": facts})
 
 
 def _check_shape(samples: Path, images: np.ndarray, training: np.ndarray) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emm.data.folder import image_files, read_folder
+from emm.data.orbits import STILL, Move
 from emm.errors import UserError
 from emm.files import atomic_path, checked
 from emm.score.criteria import is_memorized, summarise
@@ -28,6 +29,7 @@ from emm.score.nearest import (
     nearest_distinct,
     two_nearest,
 )
+from emm.score.orbits import nearest_in_orbits
 
 RULES = ("distinct", "published")
 ARRAY_NAMES = ("images", "samples", "arr_0")
@@ -83,14 +85,20 @@ def score_arrays(
     training: np.ndarray,
     duplicates: str = "distinct",
     xp: ModuleType | None = None,
+    moves: Sequence[Move] = (STILL,),
 ) -> ScoreResult:
     """Score uint8 samples (N, ...) against training images (M, ...) in one search.
 
+    moves: what augmentation made of the training images, whose orbits are the reference then.
     Raises UserError as `two_nearest` does, and for a rule that is not one of RULES.
     """
     if duplicates not in RULES:
         raise UserError(f"duplicates: {duplicates!r} is not one of {', '.join(RULES)}")
-    if duplicates == "distinct":
+    if len(moves) > 1:
+        neighbours, published, n_duplicates = nearest_in_orbits(
+            samples, training, moves, duplicates, xp
+        )
+    elif duplicates == "distinct":
         neighbours, published, n_duplicates = nearest_distinct(samples, training, xp=xp)
     else:
         neighbours = published = two_nearest(samples, training, xp=xp)

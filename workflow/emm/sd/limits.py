@@ -59,6 +59,11 @@ def _check_training(settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"labels.kind {kind}: Stable Diffusion is told prompts, by model.caption; use none"
         )
+    if settings["train.augment"] != "none":
+        raise UserError(
+            f"train.augment {settings['train.augment']}: Stable Diffusion is tuned on "
+            "latents of the images as they are; use none"
+        )
     if batch % parts:
         raise UserError(
             f"train.accumulation {parts}: does not divide train.batch_size {batch} into equal parts"

@@ -20,7 +20,7 @@ from emm.spec import DEFAULTS, Recipe, flatten
 from emm.train import checkpoint
 from emm.train.device import build_denoiser
 from emm.train.loop import checkpoint_path
-from emm.train.stage import read_run, train_run
+from emm.train.stage import read_run, train_run, unique_labels
 
 RECORD = "run.yaml"
 
@@ -117,10 +117,12 @@ def _of_subset(subset: Subset) -> dict[str, Any]:
     """The settings that a training set itself tells."""
     labels = subset.labels
     kind = "true" if np.array_equal(labels, subset.classes) else "random"
-    kind = "unique" if np.array_equal(labels, np.arange(len(subset))) else kind
+    kind = "unique" if np.array_equal(labels, unique_labels(subset)) else kind
     return {
-        "data.size": len(subset) - subset.n_dummy,
+        "data.size": subset.size,
         "data.dummy_size": subset.n_dummy,
+        "data.duplicated": float((subset.multiplicity[: subset.size] > 1).mean()),
+        "data.copies": int(subset.multiplicity.max()),
         "data.resolution": subset.images.shape[1],
         "labels.kind": kind if subset.label_dim else "none",
         "labels.num_classes": subset.label_dim,

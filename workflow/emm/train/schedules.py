@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from emm.data.catalogue import repeated_images
 from emm.errors import UserError
 from emm.given import is_trained
 from emm.sd import STABLE_DIFFUSION
@@ -113,12 +114,21 @@ def evaluated_steps(settings: Mapping[str, Any]) -> list[int]:
 
 
 def training_size(settings: Mapping[str, Any]) -> int:
-    """Images that a run trains on, dummies included."""
+    """Distinct images that a run trains on, dummies included."""
     return settings["data.size"] + settings["data.dummy_size"]
+
+
+def stored_size(settings: Mapping[str, Any]) -> int:
+    """The same with every copy of a repeated image counted."""
+    repeated = repeated_images(settings["data.size"], settings["data.duplicated"])
+    return training_size(settings) + repeated * (settings["data.copies"] - 1)
 
 
 def epoch_size(settings: Mapping[str, Any]) -> int:
     """Images that the steps of an epoch count for.
+
+    Copies of repeated images do not lengthen it: runs of as many epochs draw as many images,
+    however often some of them stand in the training set.
 
     Stable Diffusion steps on the incomplete last batch of an epoch too, which counts as a whole
     one: 100 images at batch 64 are 2 steps.

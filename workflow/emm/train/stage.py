@@ -47,7 +47,7 @@ def train_run(
     recipe = parse(Recipe, nested(settings), "settings")
     subset = read_subset(subset_path)
     require_fit(subset, flatten(recipe), subset_path)
-    settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
+    settings = flatten(recipe) | {"data.size": subset.size}
     steps = sorted({s for pair in record for s in _steps(pair, settings)})
     _check_length(settings, steps[-1])
     if is_trained(settings):
@@ -84,8 +84,9 @@ def _check_length(settings: Mapping[str, Any], last: int) -> None:
 def require_fit(subset: Subset, settings: Mapping[str, Any], path: Path) -> None:
     """UserError if `subset`, read from `path`, is not the one that dotted settings describe."""
     found = {
-        "data.size": len(subset) - subset.n_dummy,
+        "data.size": subset.size,
         "data.dummy_size": subset.n_dummy,
+        "data.copies": int(subset.multiplicity.max()),
         "data.resolution": subset.images.shape[1],
     }
     for key, value in found.items():
@@ -100,10 +101,16 @@ def _has_labels(subset: Subset, kind: str) -> bool:
     """Whether the labels of a subset can be of a kind; random ones can be any."""
     if kind == "none" or not subset.label_dim:
         return kind == "none" and not subset.label_dim
-    each = np.arange(len(subset))
+    each = unique_labels(subset)
     expected = {"true": subset.classes, "unique": each, "vectors": each}
     expected["constant"] = np.zeros_like(each)
     return kind == "random" or np.array_equal(subset.labels, expected[kind])
+
+
+def unique_labels(subset: Subset) -> np.ndarray:
+    """Labels of which each distinct image has its own, shared by its copies."""
+    _, numbers = np.unique(subset.originals, return_inverse=True)
+    return numbers
 
 
 def _steps(pair: tuple[float, str | int], settings: Mapping[str, Any]) -> list[int]:
@@ -133,7 +140,7 @@ def _train(
 
     torch.set_num_threads(threads)
     device = choose_device(recipe.train.device)
-    settings = flatten(recipe) | {"data.size": len(subset) - subset.n_dummy}
+    settings = flatten(recipe) | {"data.size": subset.size}
     key, size, until = _identity(settings, subset), epoch_size(settings), slurm.stop_time()
     plan = Plan(key, recipe.train, size, tuple(ema), tuple(steps), save_seconds, until)
     fine_tunes = recipe.model.arch == STABLE_DIFFUSION

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from emm.diffusion.precondition import to_unit
 from emm.seeds import derive
+from emm.train.augment import augmented
 from emm.train.gradients import Batch, Gradients, Trainable
 from emm.train.order import DataOrder
 from emm.train.state import Plan, State, initial_state
@@ -49,7 +50,7 @@ class Step:
         self.denoiser, self.images, self.labels = denoiser, images, labels
         self.plan, self.team = plan, team
         self.order = DataOrder(
-            plan.size, settings.batch_size, settings.seed, device, shuffled=shuffled
+            len(images), settings.batch_size, settings.seed, device, shuffled=shuffled
         )
         self.generator = torch.Generator(device)
         self.rows = team.part(settings.batch_size)
@@ -75,4 +76,5 @@ class Step:
         noise = torch.randn(shape, generator=self.generator, device=self.images.device)[self.rows]
         chosen = self.order.batch(step)[self.rows]
         labels = None if self.labels is None else self.labels[chosen]
-        return Batch(to_unit(self.images[chosen]), labels, noise, level)
+        images = augmented(self.images[chosen], settings, step, self.rows)
+        return Batch(to_unit(images), labels, noise, level)
