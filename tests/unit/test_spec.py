@@ -216,7 +216,7 @@ def test_integers_serve_as_numbers():
         ("data.sise", "; did you mean 'data.size'?"),
         ("size", "; did you mean 'data.size'?"),
         ("data.size.x", "; did you mean 'data.size'?"),
-        ("foo", "; allowed: data.alpha, data.cross_margin, "),
+        ("foo", "; allowed: data.alpha, data.copies, data.cross_margin, "),
         ("", "; allowed: data.alpha, "),
     ],
 )
