@@ -73,7 +73,7 @@ class PlannedFigure:
         """
         asked, found = self.figure.where, {}
         for name in dict.fromkeys((*DATA, *asked)):
-            values = {_as_run(row, name) for row in self.rows}
+            values = {as_run(row, name) for row in self.rows}
             if (
                 len(values) == 1
                 and (value := values.pop()) is not None
@@ -97,7 +97,8 @@ class PlannedFigure:
         return f"Sampled here: {names}, which others trained." if names else ""
 
 
-def _as_run(row: Row, name: str) -> Any:
+def as_run(row: Row, name: str) -> Any:
+    """A setting of a row at the scale, or what follows from its skip mask."""
     return derived(row.settings)[name] if name in DERIVED else row.settings[name]
 
 

@@ -20,7 +20,7 @@ def subset(labels, greys=GREYS, label_dim=4) -> Subset:
 
 def summary(labels, nearest, memorized=ALL, of=None):
     of = subset([0, 0, 1, 1, 2, 2]) if of is None else of
-    return LabelHits.of(of).summarise(np.array(labels), np.array(nearest), np.array(memorized))
+    return LabelHits(of).summarise(np.array(labels), np.array(nearest), np.array(memorized))
 
 
 def test_copies_that_have_the_label():
@@ -55,7 +55,7 @@ def test_chance_is_that_of_shuffled_labels():
     rng = np.random.default_rng(0)
     of = subset(rng.integers(0, 4, 50), np.arange(50, dtype=np.uint8))
     labels, nearest = rng.integers(0, 4, 400) ** 2 // 3, rng.integers(0, 50, 400)
-    hits = LabelHits.of(of)
+    hits = LabelHits(of)
     dealt = [hits.found(rng.permutation(labels), nearest).mean() for _ in range(300)]
     assert hits.chance(labels, nearest) == pytest.approx(np.mean(dealt), abs=0.005)
 
@@ -69,5 +69,5 @@ def test_chance_is_that_of_shuffled_labels():
     ],
 )
 def test_nothing_to_say_without_labels_or_copies(labels, of, memorized):
-    found = LabelHits.of(of).summarise(labels, np.zeros(4, int), memorized)
+    found = LabelHits(of).summarise(labels, np.zeros(4, int), memorized)
     assert all(math.isnan(found[name]) for name in COLUMNS)

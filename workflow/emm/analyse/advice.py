@@ -21,8 +21,7 @@ from emm.analyse.simulate import BEST, LAST, Interval, Measurements, quantiles
 from emm.catalog import Catalog
 from emm.errors import UserError
 from emm.expansion import load_recipes
-from emm.masks import DERIVED, derived
-from emm.planned import PlannedFigure
+from emm.planned import PlannedFigure, as_run
 from emm.runs import Row
 from emm.spec import DEFAULTS, suggestion
 
@@ -143,8 +142,8 @@ def _families(planned: PlannedFigure, usual: Any, measurements: Measurements) ->
     hue, style = planned.figure.hue, planned.figure.style
     rows: dict[Any, dict[Any, list[Row]]] = {}
     for row in planned.rows:
-        second = None if style is None else value_at(row, style)
-        rows.setdefault(second, {}).setdefault(value_at(row, str(hue)), []).append(row)
+        second = None if style is None else as_run(row, style)
+        rows.setdefault(second, {}).setdefault(as_run(row, str(hue)), []).append(row)
     for second, by_value in rows.items():
         found = [
             _series(planned, v, by_value[v], measurements) for v in ordered(str(hue), by_value)
@@ -156,11 +155,6 @@ def _families(planned: PlannedFigure, usual: Any, measurements: Measurements) ->
             other = series[-1 if hue in ALL else 0]
             base = next((one for one in series if one.value in start), other)
             yield Family(planned, about, series, base)
-
-
-def value_at(row: Row, name: str) -> Any:
-    """A setting of a row at the scale, or what follows from its skip mask."""
-    return derived(row.settings)[name] if name in DERIVED else row.settings[name]
 
 
 def _series(

@@ -16,11 +16,12 @@ from emm.documents import Claim, Experiment, Figure
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Row, shows
 from emm.masks import DERIVED
+from emm.measure import MEASURES
 from emm.spec import DEFAULTS, suggestion
 
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
-    *("ideals", "measure_table"),
+    *(*MEASURES, "measure_table"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
     "advice",
 )

@@ -33,14 +33,19 @@ def gather(catalog: Catalog) -> pd.DataFrame:
     frames = []
     for evaluation, names in users.items():
         frame = read_table(catalog.evaluation_folder(*evaluation) / "summary.parquet")
-        words = [key for key in frame if isinstance(DEFAULTS.get(key), str)]
-        frame[words] = frame[words].astype(str)  # eval.snapshots is a word or a number
+        frame = _worded(frame)
         frame.insert(2, "experiments", ",".join(sorted(names)))
         for measure in sorted({m for name in names for m in catalog.experiments[name].measures}):
             found = read_table(catalog.evaluation_folder(*evaluation) / f"{measure}.parquet")
             frame = frame.merge(COLUMNS[measure](found), on="step", how="left", validate="1:1")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _worded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Settings that are words by default as words in all rows: eval.snapshots can be a number."""
+    words = [key for key in frame if isinstance(DEFAULTS.get(key), str)]
+    return frame.assign(**{key: frame[key].astype(str) for key in words})
 
 
 def gather_measure(catalog: Catalog, measure: str, output: Path) -> pd.DataFrame:
@@ -56,8 +61,6 @@ def gather_measure(catalog: Catalog, measure: str, output: Path) -> pd.DataFrame
         frames.append(pd.concat([frame, pd.DataFrame(about)], axis=1))
     if not frames:
         raise UserError(f"no experiment of {', '.join(catalog.experiments)} measures {measure}")
-    rows = pd.concat(frames, ignore_index=True)
-    words = [key for key in rows if isinstance(DEFAULTS.get(key), str)]
-    rows[words] = rows[words].astype(str)
+    rows = _worded(pd.concat(frames, ignore_index=True))
     write_table(output, rows)
     return rows

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emm.data.download import check_md5, fetch
+from emm.data.download import check_md5, fetch, md5_of
 from emm.errors import UserError
 
 
@@ -126,9 +126,7 @@ def _read_extracted(release: Release, folder: Path) -> dict[str, bytes]:
 
 def _read_archive(release: Release, path: Path) -> dict[str, bytes]:
     """Bytes of each batch of a packed archive, which is not extracted to disk."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
-    check_md5(path, digest.hexdigest(), release.md5.get(release.archive), release.url)
+    check_md5(path, md5_of(path), release.md5.get(release.archive), release.url)
     wanted = {f"{release.folder}/{name}": name for name in release.batches}
     try:
         with tarfile.open(path) as archive:

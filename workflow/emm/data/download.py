@@ -1,5 +1,6 @@
 """Files of the web in the cache folder, with hashes that tell whether they are whole."""
 
+import hashlib
 from pathlib import Path
 
 from emm.errors import UserError
@@ -18,6 +19,12 @@ def fetch(url: str, md5: str, name: str, cache: Path | str) -> Path:
             f"at {Path(cache) / name}, or name its folder as `cache` in config.yaml "
             "(docs/data.md)"
         ) from error
+
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file as hexadecimal text."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def check_md5(path: Path, found: str, expected: str | None, url: str) -> None:

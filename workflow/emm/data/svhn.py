@@ -1,11 +1,10 @@
 """Street View House Numbers (Netzer et al. 2011), cropped digits, from the official MATLAB file."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from emm.data.download import check_md5, fetch
+from emm.data.download import check_md5, fetch, md5_of
 from emm.errors import UserError
 
 NAME = "train_32x32.mat"
@@ -23,9 +22,7 @@ def read_svhn(path: Path | str, md5: str | None = MD5) -> tuple[np.ndarray, np.n
     place = Path(path) / NAME if Path(path).is_dir() else Path(path)
     if not place.is_file():
         raise UserError(f"{place}: no such file; expected {NAME} of SVHN (docs/data.md)")
-    with place.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
-    check_md5(place, digest.hexdigest(), md5, URL)
+    check_md5(place, md5_of(place), md5, URL)
     return _parse(place)
 
 

@@ -146,36 +146,31 @@ def draw_inputs(recipe: Recipe, subset: Subset) -> tuple[Tensor, Tensor | None]:
 
 def _label_drawing(which: str, subset: Subset) -> Callable[[int, torch.Generator], Any]:
     """The label of a sample, or its two, from its position and its generator."""
-
-    def drawn(count: int, generator: torch.Generator) -> int:
-        return int(torch.randint(count, (), generator=generator))
-
     if not subset.label_dim:
         return lambda index, generator: None
     if which == "drawn":
-        return lambda index, generator: drawn(subset.label_dim, generator)
+        return lambda index, generator: _drawn(subset.label_dim, generator)
     if which == "trained":
-        return lambda index, generator: int(subset.labels[drawn(len(subset), generator)])
+        return lambda index, generator: int(subset.labels[_drawn(len(subset), generator)])
     if which in ("mean", "unseen"):
         step = int(which == "unseen")
         return lambda index, generator: subset.label_dim + step * index
     if which == "mixed":
-        return partial(_two_labels, np.unique(subset.labels), drawn)
+        return partial(_two_labels, np.unique(subset.labels))
     only = _only_label(subset, which)
     return lambda index, generator: only
 
 
-def _two_labels(
-    known: np.ndarray,
-    drawn: Callable[[int, torch.Generator], int],
-    index: int,
-    generator: torch.Generator,
-) -> list[int]:
+def _drawn(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
+def _two_labels(known: np.ndarray, index: int, generator: torch.Generator) -> list[int]:
     """Two different labels, all pairs alike; UserError if there is one alone."""
     if len(known) < 2:
         raise UserError("eval.label mixed: needs two labels; the training images have one")
-    first = drawn(len(known), generator)
-    second = (first + 1 + drawn(len(known) - 1, generator)) % len(known)
+    first = _drawn(len(known), generator)
+    second = (first + 1 + _drawn(len(known) - 1, generator)) % len(known)
     return [int(known[first]), int(known[second])]
 
 

@@ -144,7 +144,7 @@ class Comparison:
 
     def row(self) -> dict[str, Any]:
         """Means over images and levels, and kappa with its 95 % interval."""
-        means = {f"{name}": float(self.sums[name].mean()) / self.levels for name in self.NAMES[:-1]}
+        means = {name: float(self.sums[name].mean()) / self.levels for name in self.NAMES[:-1]}
         kappa, error = self._kappa()
         beside = means["e_true"] / means["separation"] - kappa**2 if kappa == kappa else np.nan
         return {

@@ -7,6 +7,7 @@ Initial weights and Fourier frequencies come from torch's global generator: call
 import contextlib
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from torch.nn import functional
 from emm.limits import norm_groups
 from emm.nets import fused
 from emm.nets.dropout import Dropout
-from emm.nets.labels import LabelLookup, LabelVectors
+from emm.nets.labels import LabelLookup, make_label_input
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 NORM_EPS = 1e-6
 SQRT_HALF = math.sqrt(0.5)  # keeps the variance of a sum of two branches
@@ -36,6 +39,13 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
     """Linear layer: Xavier-uniform weights, zero bias."""
     layer = nn.Linear(in_features, out_features)
     nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The same layer with zero weights and bias."""
+    nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -185,10 +195,7 @@ class MappingNetwork(nn.Module):
         else:
             frequencies = 2 * math.pi * (torch.randn(features // 2) * fourier_scale)
         self.register_buffer("frequencies", frequencies, persistent=time_embedding == "fourier")
-        if label_vectors is not None:
-            self.labels = LabelVectors(label_vectors, features)
-        else:
-            self.labels = LabelLookup(label_dim, features) if label_dim else None
+        self.labels = make_label_input(LabelLookup, label_dim, features, label_vectors)
         self.hidden = linear(features, embedding)
         self.output = linear(embedding, embedding)
 

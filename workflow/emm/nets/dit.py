@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emm.errors import UserError
 from emm.limits import check_dit
-from emm.nets.blocks import MappingNetwork, linear
+from emm.nets.blocks import MappingNetwork, linear, zeroed
 from emm.nets.dropout import Dropout
+from emm.nets.labels import check_labels
 
 NORM_EPS = 1e-6
 MLP_RATIO = 4
@@ -69,9 +69,7 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Shape (B, C, H, W), noise levels (B,), labels (B,) as int64 indices, to (B, C, H, W)."""
-        if (labels is None) == bool(self.label_dim):
-            state = "needs labels" if self.label_dim else "takes no labels"
-            raise UserError(f"the network {state} (label_dim {self.label_dim})")
+        check_labels(self.label_dim, labels)
         embedding = self.mapping(c_noise, labels)
         features = self.stem(x)
         tokens = features.flatten(2).transpose(1, 2) + self.positions
@@ -88,7 +86,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = Dropout(dropout)
-        self.modulation = zeroed(channels, 6 * channels)
+        self.modulation = zeroed(nn.Linear(channels, 6 * channels))
         self.norm_in, self.norm_out = (_norm(channels) for _ in range(2))
         self.qkv = linear(channels, 3 * channels)
         self.projection = linear(channels, channels)
@@ -116,9 +114,9 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.modulation = zeroed(channels, 2 * channels)
+        self.modulation = zeroed(nn.Linear(channels, 2 * channels))
         self.norm = _norm(channels)
-        self.output = zeroed(channels, outputs)
+        self.output = zeroed(nn.Linear(channels, outputs))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Tokens (B, N, C) and embedding (B, C) to (B, N, outputs)."""
@@ -148,14 +146,6 @@ def neighbourhood(side: int, window: int) -> Tensor:
     near = (place[:, None] - place).abs() <= window // 2
     pairs = near[:, None, :, None] & near[None, :, None, :]
     return pairs.reshape(side**2, side**2)
-
-
-def zeroed(inputs: int, outputs: int) -> nn.Linear:
-    """Linear layer with zero weights and bias."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _norm(channels: int) -> nn.LayerNorm:

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emm.errors import UserError
 from emm.limits import check_iddpm
 from emm.nets import fused
-from emm.nets.blocks import full_precision
+from emm.nets.blocks import full_precision, zeroed
 from emm.nets.dropout import Dropout
-from emm.nets.labels import LabelEmbedding, LabelVectors
+from emm.nets.labels import LabelEmbedding, check_labels, make_label_input
 
 NORM_EPS = 1e-5
 MAX_PERIOD = 10_000.0  # of the time features
@@ -62,10 +61,7 @@ class IDDPMUNet(nn.Module):
         embedding = 4 * channels
         self.time_hidden = nn.Linear(channels, embedding)
         self.time_output = nn.Linear(embedding, embedding)
-        if label_vectors is not None:
-            self.labels = LabelVectors(label_vectors, embedding)
-        else:
-            self.labels = LabelEmbedding(label_dim, embedding) if label_dim else None
+        self.labels = make_label_input(LabelEmbedding, label_dim, embedding, label_vectors)
         self.stem = nn.Conv2d(image_channels, channels, 3, padding=1)
         widths = [channels, *(channels * mult for mult in channel_mult)]
 
@@ -102,9 +98,7 @@ class IDDPMUNet(nn.Module):
 
         Raises UserError if labels are missing or not expected.
         """
-        if (labels is None) == bool(self.label_dim):
-            state = "needs labels" if self.label_dim else "takes no labels"
-            raise UserError(f"the network {state} (label_dim {self.label_dim})")
+        check_labels(self.label_dim, labels)
         embedding = self._embed(time, labels)
         x = self.stem(x)
         skips = [x]
@@ -215,10 +209,3 @@ def time_features(time: Tensor, count: int) -> Tensor:
 def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
     """Group norm of `groups`; single channels as groups would lose the brightness of an image."""
     return nn.GroupNorm(groups, channels, eps=NORM_EPS)
-
-
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The same layer with zero weights and bias."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

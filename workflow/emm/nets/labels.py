@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emm.errors import UserError
 from emm.seeds import derive
 
 
@@ -133,6 +134,25 @@ class LabelVectors(LabelInput):
     def fresh(self, generator: torch.Generator) -> Tensor:
         """A further vector."""
         return _vector(self.vectors.shape[1], generator)
+
+
+def make_label_input(
+    table: type[LabelLookup | LabelEmbedding],
+    label_dim: int,
+    features: int,
+    vectors: Tensor | None = None,
+) -> LabelInput | None:
+    """What a network makes of its labels: a table, or vectors if there are any; None without."""
+    if vectors is not None:
+        return LabelVectors(vectors, features)
+    return table(label_dim, features) if label_dim else None
+
+
+def check_labels(label_dim: int, labels: Tensor | None) -> None:
+    """UserError for labels that are missing, or that an unconditional network does not expect."""
+    if (labels is None) == bool(label_dim):
+        state = "needs labels" if label_dim else "takes no labels"
+        raise UserError(f"the network {state} (label_dim {label_dim})")
 
 
 def label_vectors(count: int, dim: int, seed: int) -> Tensor:

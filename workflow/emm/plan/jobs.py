@@ -11,6 +11,7 @@ from typing import NamedTuple
 from emm.catalog import Catalog
 from emm.data.catalogue import source_info
 from emm.documents import Config
+from emm.measure import MEASURES
 from emm.plan.cost import (
     components,
     ideals_seconds,
@@ -198,10 +199,11 @@ def _run_jobs(run: Run, requests: Requests) -> Iterator[Job]:
 
 def _measure_jobs(catalog: Catalog, requests: Requests) -> Iterator[Job]:
     """What else is measured of evaluations."""
-    for key in catalog.measured("ideals"):
-        run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
-        needs = (("train", run.id), ("data", run.source_id))
-        yield replace(requests.job("ideals", run, evaluation), needs=needs)
+    for measure in MEASURES:
+        for key in catalog.measured(measure):
+            run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
+            needs = (("train", run.id), ("data", run.source_id))
+            yield replace(requests.job(measure, run, evaluation), needs=needs)
 
 
 def _result_jobs(catalog: Catalog) -> Iterator[Job]:
@@ -209,8 +211,8 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
     scores = {name: [] for name in catalog.experiments}
     for row in catalog.rows:
         scores[row.experiment].append(("score", row.key))
-        if "ideals" in catalog.experiments[row.experiment].measures:
-            scores[row.experiment].append(("ideals", row.key))
+        measures = catalog.experiments[row.experiment].measures
+        scores[row.experiment] += [(measure, row.key) for measure in measures]
     for name, keys in scores.items():
         needs = tuple(dict.fromkeys(keys))
         yield Job(

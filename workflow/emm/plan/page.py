@@ -19,7 +19,7 @@ STAGES = (  # columns of the graph, from left to right
     ("subset",),
     ("train",),
     ("sample",),
-    ("score", "ideals"),
+    ("score", *MEASURES),
     ("experiment_tables", "tables", "measure_table"),
     ("figure", "replication", "usage"),
     ("pages",),

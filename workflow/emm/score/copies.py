@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emm.data.stage import Subset
-from emm.score.criteria import wilson_interval
+from emm.score.criteria import share_of, wilson_interval
 from emm.score.stage import ScoreResult
 
 KINDS = ("repeated", "single")
@@ -63,9 +63,7 @@ def _columns(
     facts: dict[str, float] = {f"n_{kind}": float(count) for kind, count in counts.items()}
     facts |= {f"n_memorized_{kind}": float(count) for kind, count in found.items()}
     for kind in KINDS:
-        facts[f"{kind}_ratio"] = found[kind] / samples
-        ends = wilson_interval(found[kind], samples)
-        facts |= dict(zip((f"{kind}_ratio_low", f"{kind}_ratio_high"), ends, strict=True))
+        facts |= share_of(f"{kind}_ratio", found[kind], samples)
     for kind in KINDS:
         facts[f"{kind}_rate"] = _quotient(PER * found[kind], samples * counts[kind])
     facts |= _relative(found, counts)

@@ -55,13 +55,10 @@ def summarise(neighbours: Neighbours, components: int) -> dict[str, float]:
     squared_distances = neighbours.squared_distances
     memorized = is_memorized(squared_distances)
     n_samples, n_memorized = len(memorized), int(memorized.sum())
-    low, high = wilson_interval(n_memorized, n_samples)
     return {
         "n_samples": n_samples,
         "n_memorized": n_memorized,
-        "memorization_ratio": n_memorized / n_samples,
-        "memorization_ratio_low": low,
-        "memorization_ratio_high": high,
+        **share_of("memorization_ratio", n_memorized, n_samples),
         "knn_distance": knn_distance(squared_distances, components),
         **_quantiles("d1", nearest_distance(squared_distances, components)),
         **_quantiles("ratio", distance_ratio(squared_distances)),
@@ -81,6 +78,19 @@ def _quantiles(name: str, values: np.ndarray) -> dict[str, float]:
     """Quantiles as `name_q05` and so on."""
     quantiles = np.percentile(values, QUANTILES)
     return {f"{name}_q{q:02d}": float(x) for q, x in zip(QUANTILES, quantiles, strict=True)}
+
+
+def share_of(name: str, hits: int, trials: int) -> dict[str, float]:
+    """A share as column `name`, with the ends of its 95 % Wilson interval."""
+    low, high = wilson_interval(hits, trials)
+    return {name: hits / trials, f"{name}_low": low, f"{name}_high": high}
+
+
+def copies_of(kind: str, squared_distances: np.ndarray) -> dict[str, float]:
+    """Copies among samples with these distances (N, 2) to other references: columns of a kind."""
+    memorized = int(is_memorized(squared_distances).sum())
+    share = share_of(f"memorization_ratio_{kind}", memorized, len(squared_distances))
+    return {f"n_memorized_{kind}": memorized, **share}
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:

@@ -1,11 +1,12 @@
 """Whether copies are of images with the label that they were drawn for."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from emm.data.stage import Subset
-from emm.score.criteria import wilson_interval
+from emm.score.criteria import share_of
 
 RATIO = "label_hit_ratio"
 COLUMNS = ("n_label_hits", RATIO, f"{RATIO}_low", f"{RATIO}_high", "label_hit_chance")
@@ -13,17 +14,16 @@ COLUMNS = ("n_label_hits", RATIO, f"{RATIO}_low", f"{RATIO}_high", "label_hit_ch
 
 @dataclass(frozen=True, eq=False)
 class LabelHits:
-    """The labels of a training set: of each group (N,) of equal images, all that it has."""
+    """The labels of a training set: of each group of equal images, all that it has."""
 
     subset: Subset
-    groups: np.ndarray
 
-    @classmethod
-    def of(cls, subset: Subset) -> "LabelHits":
-        """Images that are equal to the byte form a group, named by the first of them."""
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Images that are equal to the byte form a group (N,), named by the first of them."""
         first: dict[bytes, int] = {}
-        names = [first.setdefault(im.tobytes(), row) for row, im in enumerate(subset.images)]
-        return cls(subset, np.array(names))
+        names = [first.setdefault(im.tobytes(), row) for row, im in enumerate(self.subset.images)]
+        return np.array(names)
 
     def found(self, labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """Whether the training images at rows `nearest` (M,) have the label of each sample.
@@ -53,6 +53,5 @@ class LabelHits:
             return dict.fromkeys(COLUMNS, np.nan)
         told, copied = labels[memorized], nearest[memorized]
         hits, count = int(self.found(told, copied).sum()), len(copied)
-        low, high = wilson_interval(hits, count)
-        values = (float(hits), hits / count, low, high, self.chance(told, copied))
-        return dict(zip(COLUMNS, values, strict=True))
+        chance = {"label_hit_chance": self.chance(told, copied)}
+        return {"n_label_hits": float(hits), **share_of(RATIO, hits, count), **chance}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from emm.score.criteria import is_memorized, wilson_interval
+from emm.score.criteria import is_memorized, share_of
 
 # In grey levels. Where small networks learn a mixture of Mondrian images and a Gaussian mixture,
 # quadrants in samples of the first kind have standard deviations of 5 to 20 once these are learnt,
@@ -180,23 +180,18 @@ def summarise(
     count, copies = int(chosen.sum()), int(is_memorized(squared_distances[chosen]).sum())
     facts = dict.fromkeys(COLUMNS, np.nan)
     facts |= {"n_mondrian": float(count), "n_memorized_mondrian": float(copies)}
-    facts |= _shared("mondrian_ratio", count, len(images))
+    facts |= share_of("mondrian_ratio", count, len(images))
     if not count:
         return facts
     images, layouts, distances = images[chosen], layouts[chosen], squared_distances[chosen]
     of_layouts = int(copies_layout(layouts, training, distances).sum())
     return {
         **facts,
-        **_shared("mondrian_memorization_ratio", copies, count),
-        **_shared("layout_copy_ratio", of_layouts, count),
+        **share_of("mondrian_memorization_ratio", copies, count),
+        **share_of("layout_copy_ratio", of_layouts, count),
         "quadrant_sd_q50": float(np.median(layouts.quadrant_sd)),
         **_randomness(images, layouts, crosses),
     }
-
-
-def _shared(name: str, hits: int, of: int) -> dict[str, float]:
-    low, high = wilson_interval(hits, of)
-    return {name: hits / of, f"{name}_low": low, f"{name}_high": high}
 
 
 def _randomness(images: np.ndarray, layouts: Layouts, crosses: Crosses) -> dict[str, float]:

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from emm.data.orbits import Move, moved
 from emm.errors import UserError
-from emm.score.criteria import is_memorized, wilson_interval
+from emm.score.criteria import copies_of
 from emm.score.nearest import (
     DistinctNeighbours,
     Neighbours,
@@ -124,7 +124,4 @@ def summarise(
     search = nearest_distinct if duplicates == "distinct" else two_nearest
     found = search(samples, training, xp=xp)
     neighbours = found.neighbours if isinstance(found, DistinctNeighbours) else found
-    count = len(samples)
-    memorized = int(is_memorized(neighbours.squared_distances).sum())
-    values = (memorized, memorized / count, *wilson_interval(memorized, count))
-    return dict(zip(COLUMNS, values, strict=True))
+    return copies_of("originals", neighbours.squared_distances)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from emm.score.criteria import is_memorized, wilson_interval
+from emm.score.criteria import copies_of
 from emm.score.stage import score_arrays
 
 RATIO = "memorization_ratio_reconstructed"
@@ -23,6 +23,4 @@ def summarise(
     The fraction has its 95 % Wilson interval, as `criteria.summarise` gives it.
     """
     neighbours = score_arrays(images, reconstructed, duplicates, xp).neighbours
-    count, memorized = len(images), int(is_memorized(neighbours.squared_distances).sum())
-    values = (memorized, memorized / count, *wilson_interval(memorized, count))
-    return dict(zip(COLUMNS, values, strict=True))
+    return copies_of("reconstructed", neighbours.squared_distances)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from emm.errors import UserError
 from emm.files import checked
-from emm.score.criteria import THRESHOLD, is_memorized, wilson_interval
+from emm.score.criteria import THRESHOLD, is_memorized, share_of
 from emm.score.stage import open_scores
 
 MOST = 1000  # as a denominator: the products of exact distances still fit in 64 bits
@@ -77,16 +77,13 @@ def _of_file(path: Path, thresholds: Sequence[Fraction]) -> list[dict[str, Any]]
 def _row(
     path: Path, key: tuple[str, str, int], threshold: Fraction, count: int, copies: int
 ) -> dict[str, Any]:
-    low, high = wilson_interval(copies, count)
     return {
         "file": str(path),
         **dict(zip(KEY, key, strict=True)),
         "threshold": float(threshold),
         "n_samples": count,
         "n_memorized": copies,
-        "memorization_ratio": copies / count,
-        "memorization_ratio_low": low,
-        "memorization_ratio_high": high,
+        **share_of("memorization_ratio", copies, count),
     }
 
 

@@ -84,7 +84,7 @@ def _score(
     orbit = moves(settings["train.augment"], settings["train.shift"])
     rows = reference(subset, settings["eval.label"])
     training, classify = subset.images[rows], _classifier(settings, subset)
-    compare, hits = _reconstructed(index, samples, duplicates, xp), LabelHits.of(subset)
+    compare, hits = _reconstructed(index, samples, duplicates, xp), LabelHits(subset)
     count_copies = copies.counter(subset, rows)
     for entry in index["checkpoints"]:
         arrays = read_arrays(samples / entry["file"])
