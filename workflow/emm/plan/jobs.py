@@ -11,7 +11,7 @@ from typing import NamedTuple
 from emm.catalog import Catalog
 from emm.data.catalogue import source_info
 from emm.documents import Config
-from emm.measure import MEASURES
+from emm.measure import AFTER, MEASURES
 from emm.plan.cost import (
     components,
     ideals_seconds,
@@ -202,7 +202,9 @@ def _measure_jobs(catalog: Catalog, requests: Requests) -> Iterator[Job]:
     for measure in MEASURES:
         for key in catalog.measured(measure):
             run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
-            needs = (("train", run.id), ("data", run.source_id))
+            stage = AFTER[measure]
+            taken = requests.job(stage, run, evaluation if stage != "train" else None)
+            needs = (taken.key, ("data", run.source_id))
             yield replace(requests.job(measure, run, evaluation), needs=needs)
 
 

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from emm.catalog import Catalog
-from emm.measure import MEASURES
+from emm.measure import AFTER, MEASURES
 from emm.plan.jobs import Job
 
 Done = Set[tuple[str, str]]
@@ -166,7 +166,7 @@ def _run(run: str, jobs: Sequence[Job], done: Done) -> str:
     train, *rest = jobs
     chains: dict[tuple[str, bool], list[Job]] = {}
     for job in rest:
-        chains.setdefault((job.name, job.rule in MEASURES), []).append(job)
+        chains.setdefault((job.name, AFTER.get(job.rule) == "train"), []).append(job)
     rows = [ARROW.join(_box(job, done) for job in chain) for chain in chains.values()]
     evaluations = "".join(f'<div class="chain">{row}</div>' for row in rows)
     graph = f'{_box(train, done)}{ARROW}<div class="stage">{evaluations}</div>'
