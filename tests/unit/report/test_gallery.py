@@ -53,8 +53,9 @@ def gallery(found, folder) -> str:
 
 def test_every_figure_stands_in_the_order_of_the_paper(results, tmp_path):
     text = gallery(results, tmp_path)
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["fig2", "fig10a", "table1", "extra"]
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == ["fig2", "fig10a", "table1", "extra"]
     assert text.startswith("# All\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Mine"]
     assert "[fig10a](#fig10a)" in text
     assert "In the paper <5 % at 8x8 [sic]." in text
 
