@@ -164,7 +164,7 @@ def test_an_experiment_without_figures_shares_runs_and_gives_tables(clone):
     shared = {"data.size": 50000, "eval.num_samples": 50000}
     clone.write("bare.yaml", {"title": "Optimum", "recipe": "optimum", "runs": [shared]})
     clone.configure(experiments=["bare.yaml"], select={})
-    aggregates = {"tables", "replication", "pages", "report", "usage", "all"}
+    aggregates = {"tables", "replication", "pages", "report", "usage", "advice", "all"}
     assert set(clone.plan().counts) == aggregates
     clone.snakemake()
     assert len(table(clone, "memorization")) == 1

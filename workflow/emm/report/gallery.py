@@ -8,12 +8,14 @@ from PIL import Image
 
 from emm.catalog import Catalog
 from emm.errors import UserError
+from emm.figures.advice import TITLE
 from emm.files import atomic_path, write_text
 from emm.planned import PlannedFigure
 from emm.report.captions import caption, summary
 from emm.report.verdicts import papers, read_replication
 
-WIDTHS = {"grid": 1100, "examples": 1100}  # pixels
+WIDE = 1100  # pixels
+WIDTHS = {"grid": WIDE, "examples": WIDE}
 WIDTH = 620  # of all others
 COLOURS = 96  # of a picture's palette: text stays crisp, and files a tenth of their size
 
@@ -35,7 +37,17 @@ def write_gallery(
             text = caption(planned, stem.with_suffix(".csv"), table, catalog.scale)
             shown = _shown(planned, stem, pictures, output.parent)
             parts.append(f"### {name}\n\n{shown}\n\n{_markdown(text)}")
+    parts += _advice(catalog, pictures, output.parent)
     write_text(output, "\n\n".join(parts) + "\n")
+
+
+def _advice(catalog: Catalog, pictures: Path, folder: Path) -> list[str]:
+    """What moves the EMM, over all experiments: the picture and the page of it."""
+    picture = pictures / "advice.png"
+    _shrink(catalog.root / "figures" / "advice.png", picture, WIDE)
+    page = (catalog.root / "advice.md").read_text(encoding="utf-8").strip()
+    shown = f"![{TITLE}]({picture.relative_to(folder).as_posix()})"
+    return [f"## {TITLE}", shown, re.sub(r"^#", "##", page, flags=re.MULTILINE)]
 
 
 def _sections(catalog: Catalog) -> dict[str, list[str]]:
@@ -60,6 +72,7 @@ def _contents(sections: Mapping[str, Sequence[str]]) -> str:
     for heading, names in sections.items():
         links = " · ".join(f"[{name}](#{name.lower()})" for name in names)
         lines.append(f"- **{heading}**: {links}")
+    lines.append(f"- **[{TITLE}](#{TITLE.lower().replace(' ', '-')})**")
     return "\n".join(lines)
 
 
