@@ -98,7 +98,8 @@ def test_report_holds_every_figure(finished):
     with zipfile.ZipFile(finished.results / "report.zip") as archive:
         assert archive.testzip() is None
         names = {name.rpartition("/")[2] for name in archive.namelist()}
-    assert names == {"report.html", "replication.html"} | {f"{name}.svg" for name in FIGURES}
+    figures = {f"{name}.svg" for name in (*FIGURES, "advice")}
+    assert names == {"report.html", "replication.html"} | figures
     assert not (finished.results / "report.zip.json").exists()
 
 
