@@ -127,6 +127,27 @@ def test_as_many_samples_as_are_held_out(tmp_path, source):
         measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
 
 
+def test_held_out_images_are_of_what_the_training_set_was_drawn_from(tmp_path, source):
+    """Few images miss classes, which a network that copies them misses too."""
+    subset = build_subset(source, size=8, selection="random")
+    paths = tmp_path / "subset.npz", tmp_path / "source.npz"
+    write_subset(paths[0], subset)
+    write_source(paths[1], source)
+    distances = {}
+    for selection in ("random", "balanced_prefix"):
+        images = copies(subset, COUNT)
+        samples = sampled(tmp_path / selection, images, **{"data.selection": selection})
+        frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+        distances[selection] = frame["fid"].item()
+    assert distances["random"] > 1.1 * distances["balanced_prefix"]
+    one = build_subset(source, size=8, selection="random", only_class="7")
+    write_subset(paths[0], one)
+    about = {"data.selection": "random", "data.only_class": "7"}
+    samples = sampled(tmp_path / "sevens", source.images[source.labels == 7][-60:], **about)
+    frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+    assert frame["recall"].item() > 0.5
+
+
 def test_samples_of_dummies(tmp_path, source):
     dummies = Source(np.full((9, 8, 8, 1), 128, np.uint8), np.zeros(9, np.int64), ("flat",))
     subset = build_subset(source, size=20, dummies=dummies, dummy_size=5)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import LogFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from emm.analyse.names import metric, setting_name
 from emm.analyse.series import grouped, in_order
@@ -98,7 +98,7 @@ def _logarithmic(axes: Axes, side: str) -> None:
     axes.set(**{f"{side}scale": "log"})
     axis = getattr(axes, f"{side}axis")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
+    axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
     axis.set_minor_formatter("")
     axes.autoscale(axis=side)
 
