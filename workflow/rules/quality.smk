@@ -3,23 +3,6 @@
 # table of the quality of samples beside the scores of the evaluation.
 
 
-def features_of(wildcards):
-    """The file of features that samples are compared by, if they need one."""
-    if CATALOG.config.features == "pixels":
-        return []
-    run = RUNS[wildcards.run]
-    own = f"{ROOT}/features/{run.features_id}.safetensors"
-    return [CATALOG.config.feature_weights or own]
-
-
-def features_job(wildcards):
-    """What the training of features asks for."""
-    return REQUESTS.job("features", FEATURES[wildcards.features])
-
-
-FEATURES = Known(CATALOG.features)
-
-
 rule features:
     input:
         lambda w: f"{ROOT}/sources/{FEATURES[w.features].source_id}.npz",
