@@ -373,6 +373,47 @@ def test_wrong_configs(config, message):
     assert "\n" not in str(caught.value)
 
 
+QUALITY = "title: x\nmeasures: [quality]\nruns: [{data.size: [10, 20]}]\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"features": "vgg"}, "config: features: input should be 'classifier', 'pixels', 'inc"),
+        ({"feature_weights": "a.pt"}, "config: feature_weights: features classifier take none"),
+        ({"features": "inception"}, "config: features inception: needs feature_weights, a Torch"),
+        (
+            {"features": "dinov2", "feature_weights": "none/d.pt"},
+            "config: feature_weights: none/d.pt: no such file",
+        ),
+        (
+            {"set": {"data.dataset": "mondrian"}},
+            "experiment mine: features classifier: mondrian has no two classes to tell apart; set",
+        ),
+    ],
+)
+def test_features_that_cannot_be(tmp_path, config, message):
+    with pytest.raises(UserError) as caught:
+        mine(tmp_path, QUALITY, **config).require_files()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_of_sources(tmp_path):
+    """One for each resolution; none that nobody trains, or that nothing asks for."""
+    sides = QUALITY.replace("data.size: [10, 20]", "data.resolution: [32, 16], data.size: 10")
+    assert len(mine(tmp_path, QUALITY).features) == 1
+    found = mine(tmp_path, sides).features
+    assert sorted(name.split("-")[-1] for name in found) == ["16px", "32px"]
+    for name, run in found.items():
+        assert name == run.features_id
+        assert name.startswith(run.source_id)
+    assert not mine(tmp_path, QUALITY, features="pixels").features
+    assert not mine(tmp_path, RUNS).features
+    mondrian = {"features": "pixels", "set": {"data.dataset": "mondrian"}}
+    mine(tmp_path, QUALITY, **mondrian).require_files()
+
+
 @pytest.mark.parametrize("content", [None, [], "paper", 5])
 def test_a_config_is_keys_and_values(content):
     with pytest.raises(UserError, match=r"^config: content: input should be a valid dictionary"):
@@ -419,6 +460,9 @@ def test_wrong_runs(tmp_path, runs, message):
         ("{plot: curve, where: {data.size: 30}}", "where: no run of the experiment has these val"),
         ("{plot: table, rows: data.size}", "a table needs `rows` (or `halves`) and `columns`"),
         ("{plot: pie}", "'levels', 'paths' or 'variance', not 'pie'"),
+        ("{plot: plane}", "x: a plane needs a column of numbers, as memorization_ratio"),
+        ("{plot: plane, x: fidd, y: fid}", "x: unknown setting 'fidd'"),
+        ("{plot: together, beside: [fid, kidd]}", "beside: unknown column 'kidd'; did you mean"),
         ("{plot: capacity}", "x: data.size makes no series; use a setting, as model.channels"),
         ("{plot: capacity, x: model.arch}", "x: model.arch is no number, which the plot capacity"),
         ("{plot: curve, y: emm, x: epoch}", "x: epoch makes no series"),

@@ -28,6 +28,7 @@ def expected(selected: catalog.Catalog) -> dict[str, int]:
         "train": len(selected.runs),
         "sample": len(selected.evaluations),
         "score": len(selected.evaluations),
+        "features": len(selected.features),
         **{measure: len(selected.measured(measure)) for measure in MEASURES},
         "measure_table": len(
             {(f.experiment, table) for f in selected.figures.values() for table in f.tables}

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emm.analyse.checks import check_claims, check_figure
+from emm.analyse.checks import check_claims, check_features, check_figure, check_weights
 from emm.documents import Config, Experiment, Figure, Rule, Scale
 from emm.errors import UserError
 from emm.expansion import (
@@ -79,6 +79,14 @@ class Catalog:
         dummies = {run.dummy_id: dummy_settings(run.settings) for run in runs if run.dummy_id}
         return {run.source_id: run.settings for run in runs} | dummies
 
+    @cached_property
+    def features(self) -> dict[str, Run]:
+        """A run for each classifier of features that is trained for measures, by its id."""
+        if self.config.features != "classifier":
+            return {}
+        runs = (self.runs[run_id] for run_id, _ in self.measured("quality"))
+        return {run.features_id: run for run in runs}
+
     def only(self, experiment: str) -> Config:
         """The config of one experiment alone: whatever else is selected does not change it."""
         scale, chosen = self.config.scale, self.config.select.get(self.config.scale, {})
@@ -117,6 +125,7 @@ class Catalog:
                 if not Path(path).is_file():
                     names = ", ".join(sorted(run.experiments))
                     raise UserError(f"experiment {names}: {path}: no such file")
+        check_weights(self.config, bool(self.measured("quality")))
 
     def run_folder(self, run_id: str) -> Path:
         """Folder of a run's results."""
@@ -163,6 +172,7 @@ def load(
         for row in _rows(name, files[name], experiment, recipes, scale, config)
     ]
     rows = _selected(listed, config)
+    check_features(config, {n for n, e in experiments.items() if "quality" in e.measures}, rows)
     figures = _figures(experiments, listed, rows)
     others = _other_figures(experiments, figures, config, workflow)
     if claims:

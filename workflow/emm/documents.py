@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
-from emm.measure import MEASURES
+from emm.measure import FEATURES, MEASURES
 from emm.spec import Settings, from_text
 
 Words = Annotated[
@@ -43,6 +43,7 @@ FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file na
 Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
+    *("plane", "together"),
     *("levels", "paths", "variance"),
 ]
 
@@ -63,14 +64,19 @@ class Figure(Settings):
         description="Lines, a point per run, a bar per combination of settings, samples beside "
         "their neighbours, a table, EMM and memorization capacity against a setting, training "
         "images, a measure against the level of noise, the paths of trainings between the ideal "
-        "denoisers, or what seeds change"
+        "denoisers, what seeds change, two measures of trainings against each other, or several "
+        "measures together"
     )
-    x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
+    x: str = Field(
+        "data.size", description="Setting, or `epoch`, on the x axis; of a plane, a column as y"
+    )
     y: str = Field(
         "memorization_ratio",
         description="Column of the memorization table, emm or memorization_capacity; the plot "
         "capacity shows both of these unless it is one of them",
     )
+    beside: list[str] = Field([], description="Together: further columns, in the unit of y")
+    log_y: bool = Field(False, description="Plane, together: logarithmic y axis")
     hue: str | None = Field(None, description="Setting that separates the series")
     style: str | None = Field(None, description="Second setting that separates the series")
     emm: bool = Field(False, description="Mark the 90 % line and the EMM of each series")
@@ -256,4 +262,12 @@ class Config(Settings):
     plan: Plan = Field(Plan(), description="What `emm plan` and the jobs' time limits assume")
     budget: Budget = Field(Budget(), description="A start that would cost more is refused")
     threads: int = Field(1, ge=1, description="CPU threads of a training or sampling job")
+    features: Literal[FEATURES] = Field(
+        "classifier",
+        description="What the measure `quality` compares images by: a small classifier that is "
+        "trained on the labels of the source, pixels, or a network whose weights you have",
+    )
+    feature_weights: str | None = Field(
+        None, description="TorchScript file of the features inception or dinov2"
+    )
     gallery: int = Field(64, ge=1, description="Samples per evaluation kept as pictures")

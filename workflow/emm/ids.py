@@ -30,6 +30,15 @@ def _reduced_to(settings: Mapping[str, Any]) -> list[str]:
     return ["data.resolution"] if source_info(settings["data.dataset"]).reduced else []
 
 
+def features_id(settings: Mapping[str, Any]) -> str:
+    """Readable slug and hash of the features that a source's images are compared by.
+
+    They belong to a resolution, where the source has another.
+    """
+    resolution = None if _reduced_to(settings) else settings["data.resolution"]
+    return "-".join(filter(None, [source_id(settings), f"{resolution}px" if resolution else ""]))
+
+
 def dummy_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings of the source of a run's dummies; None without dummies."""
     if not settings["data.dummy_size"]:

@@ -102,6 +102,21 @@ def print_counts(rows: "pd.DataFrame") -> None:
     console().print(table)
 
 
+def print_quality(found: Mapping[str, float]) -> None:
+    """A line per measure with its 95 % interval, where it has one."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Measure")
+    for name in ("Value", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, value in found.items():
+        if name.endswith(("_low", "_high")):
+            continue
+        ends = [found.get(f"{name}{end}") for end in ("_low", "_high")]
+        interval = "" if None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}"
+        table.add_row(name, f"{value:.4g}", interval)
+    console().print(table)
+
+
 def print_plan(facts: Mapping[str, Any], folder: Path) -> None:
     """What a plan comes to, by experiment and in all."""
     from emm.plan.page import hours

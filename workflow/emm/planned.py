@@ -26,6 +26,9 @@ KEYS = {  # how a figure is read
     "many samples makes.",
     "examples": "The first training images of each data set.",
     "levels": "Solid: at held-out images, dotted: at training images. Bands: 95 % intervals.",
+    "plane": "A path per training, from its first checkpoint (small) to its last (large), which "
+    "has its 95 % intervals.",
+    "together": "Bars: 95 % intervals, or the standard deviation over seeds.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from emm.given import given_files, is_trained
-from emm.ids import dummy_settings, source_id, subset_id
+from emm.ids import dummy_settings, features_id, source_id, subset_id
 from emm.train.schedules import evaluated_steps
 
 
@@ -83,6 +83,11 @@ class Run:
     def source_id(self) -> str:
         """Id of the data source."""
         return source_id(self.settings)
+
+    @cached_property
+    def features_id(self) -> str:
+        """Id of the features that images of its source are compared by."""
+        return features_id(self.settings)
 
     @cached_property
     def dummy_id(self) -> str | None:

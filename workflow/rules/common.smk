@@ -28,7 +28,8 @@ plan_lightly()
 
 def what(config):
     """A config as JSON: what is computed, not how."""
-    return config.model_dump_json(exclude={"cache", "threads", "plan", "budget"})
+    how = {"cache", "threads", "plan", "budget", "features", "feature_weights"}
+    return config.model_dump_json(exclude=how)
 
 
 class Known(dict):

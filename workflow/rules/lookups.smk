@@ -1,4 +1,20 @@
-# In:  the catalog. Out: what the rules of figures look up in it.
+# In:  the catalog. Out: what the rules of figures and of features look up in it.
+
+FEATURES = Known(CATALOG.features)
+
+
+def features_of(wildcards):
+    """The file of features that samples are compared by, if they need one."""
+    if CATALOG.config.features == "pixels":
+        return []
+    run = RUNS[wildcards.run]
+    own = f"{ROOT}/features/{run.features_id}.safetensors"
+    return [CATALOG.config.feature_weights or own]
+
+
+def features_job(wildcards):
+    """What the training of features asks for."""
+    return REQUESTS.job("features", FEATURES[wildcards.features])
 
 
 def panels(names):

@@ -29,6 +29,27 @@ def test_classes_come_in_the_shares_of_the_training_set():
     assert len(np.unique(images.reshape(200, -1), axis=0)) > 195
 
 
+def test_of_a_pool_as_they_come_there():
+    """Eight images draw few of the ten classes; what they were drawn from has all of them."""
+    source = load_source("digits")
+    subset = build_subset(source, size=8, selection="random", resolution=8)
+    known = set(subset.classes.tolist())
+    assert len(known) < 9
+    alike, _ = held_out(source, subset, 400)
+    images, _ = held_out(source, subset, 400, pool=np.arange(len(source)))
+    assert len(images) == 400
+    labels = {
+        image.tobytes(): label for image, label in zip(source.images, source.labels, strict=True)
+    }
+    found = np.bincount([labels[image.tobytes()] for image in images], minlength=10)
+    assert found.min() > 20
+    assert {labels[image.tobytes()] for image in alike} == known
+    assert not equal(images, subset.images).any()
+    few, _ = held_out(source, subset, 400, pool=np.arange(30))
+    assert 20 <= len(few) <= 30
+    assert equal(few, source.images[:30]).any(axis=1).all()
+
+
 def test_only_classes_that_it_draws_from():
     source = load_source("digits")
     subset = build_subset(source, size=10, num_classes=2, resolution=8)

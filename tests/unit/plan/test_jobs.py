@@ -108,6 +108,35 @@ def test_sampling_and_scoring_fit_into_one_allocation(hours):
     assert max(asked.values()) <= 60 * hours
 
 
+def test_quality_waits_for_samples_and_features():
+    found = catalog.load({"scale": "paper", "experiments": "quality"})
+    jobs = {job.key: job for job in all_jobs(found)}
+    (features,) = (job for job in jobs.values() if job.rule == "features")
+    measured = [job for job in jobs.values() if job.rule == "quality"]
+    assert len(measured) == len(found.evaluations)
+    for job in measured:
+        (run,) = (run for run in found.runs.values() if run.id == job.run)
+        needs = {("sample", job.name), ("data", run.source_id), features.key}
+        assert set(job.needs) == needs
+        assert job.gpus == 1
+        assert 60 < job.seconds < 3600
+    assert features.gpus == 1
+    assert features.seconds < 600
+    pixels = catalog.load({"scale": "paper", "experiments": "quality", "features": "pixels"})
+    assert not any(job.rule == "features" for job in all_jobs(pixels))
+    assert all(len(job.needs) == 2 for job in all_jobs(pixels) if job.rule == "quality")
+
+
+def test_features_that_are_there_are_done(tmp_path):
+    found = catalog.load({"experiments": "quality", "results": str(tmp_path)})
+    (name,) = found.features
+    assert ("features", name) not in make_plan(found)[1]
+    path = found.root / "features" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert ("features", name) in make_plan(found)[1]
+
+
 def test_retries_of_the_profile_suffice():
     """An allocation each, and some that are lost."""
     profile = yaml.safe_load((WORKFLOW.parent / "profiles/slurm/profile.yaml").read_text())

@@ -1,6 +1,7 @@
 """What is wrong with a figure or a claim, as far as it shows before anything runs."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from emm.analyse.names import CAPACITIES, METRICS, SIZE, TIMES, is_metric
 from emm.analyse.places import (
@@ -12,16 +13,17 @@ from emm.analyse.places import (
     has_sides,
     side_filter,
 )
-from emm.documents import Claim, Experiment, Figure
+from emm.data.catalogue import source_info
+from emm.documents import Claim, Config, Experiment, Figure
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Row, shows
 from emm.masks import DERIVED
-from emm.measure import MEASURES
+from emm.measure import GIVEN_FEATURES, MEASURES
 from emm.spec import DEFAULTS, suggestion
 
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
-    *(*MEASURES, "measure_table"),
+    *(*MEASURES, "measure_table", "features"),
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
     "advice",
 )
@@ -45,17 +47,52 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         value = getattr(figure, key)
         timed = key == "x" or (key == "hue" and figure.plot == "levels")
         known = [*DEFAULTS, *DERIVED, *(TIMES if timed else ())]
+        if key == "x" and figure.plot == "plane" and is_metric(value):
+            continue
         if value is not None and value not in known:
             raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
-    if not (is_metric(figure.y) or figure.y in CAPACITIES):
-        known = [*METRICS, *CAPACITIES]
-        raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, known)}")
+    for key, column in (("y", figure.y), *(("beside", name) for name in figure.beside)):
+        if not (is_metric(column) or column in CAPACITIES):
+            hint = suggestion(column, [*METRICS, *CAPACITIES])
+            raise UserError(f"{where}: {key}: unknown column {column!r}{hint}")
+    if figure.plot == "plane" and not is_metric(figure.x):
+        raise UserError(f"{where}: x: a plane needs a column of numbers, as memorization_ratio")
     if figure.plot == "capacity" or figure.y in CAPACITIES:
         _check_capacity(figure, where)
     if figure.plot == "variance" and (figure.y != "memorization_ratio" or figure.epoch == "all"):
         raise UserError(f"{where}: plot: variance is of y: memorization_ratio at one checkpoint")
     if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
         raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")
+
+
+def check_features(config: Config, asking: Collection[str], rows: Iterable[Row]) -> None:
+    """UserErrors for features that the sources of some experiments cannot have.
+
+    asking: names of the experiments that compare images by their features.
+    """
+    if config.feature_weights and config.features not in GIVEN_FEATURES:
+        raise UserError(f"config: feature_weights: features {config.features} take none")
+    if config.features != "classifier":
+        return
+    for row in rows:
+        name = row.settings["data.dataset"]
+        if row.experiment in asking and source_info(name).classes in (0, 1):
+            raise UserError(
+                f"experiment {row.experiment}: features classifier: {name} has no two classes to "
+                "tell apart; set features: pixels in the config, or give feature_weights"
+            )
+
+
+def check_weights(config: Config, needed: bool) -> None:
+    """UserError for weights of features that are needed and not there."""
+    if not needed or config.features not in GIVEN_FEATURES:
+        return
+    if config.feature_weights is None:
+        raise UserError(
+            f"config: features {config.features}: needs feature_weights, a TorchScript file"
+        )
+    if not Path(config.feature_weights).is_file():
+        raise UserError(f"config: feature_weights: {config.feature_weights}: no such file")
 
 
 def _check_capacity(figure: Figure, where: str) -> None:

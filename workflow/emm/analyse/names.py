@@ -245,6 +245,16 @@ METRICS = {
     "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
     "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
     "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
+    "fid": Metric("FID, held-out images", best="low"),
+    "fid_training": Metric("FID, training set"),
+    "fid_gap": Metric("FID, held-out images over training set"),
+    "fid_copier": Metric("FID, of the training set itself", best="low"),
+    "kid": Metric("KID, held-out images", best="low", decimals=4),
+    "precision": Metric("Precision", "%", 100.0, (0, 100)),
+    "recall": Metric("Recall of held-out images", "%", 100.0, (0, 100), best="low"),
+    "density": Metric("Density"),
+    "coverage_held_out": Metric("Coverage of held-out images", "%", 100.0, (0, 100), best="low"),
+    "n_quality": Metric("Samples and held-out images compared", "images", decimals=0),
 }
 CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
 CAPACITIES = {  # of a series: of its best and of its last checkpoints

@@ -1,12 +1,28 @@
 """Commands that measure more of a run's checkpoints and samples than copies."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from emm.arguments import config_from, settings_from
-from emm.commands import Attempts, ConfigFile, Output, Set, Subset, Threads, app, limit_threads
+from emm.commands import (
+    CORES,
+    Attempts,
+    ConfigFile,
+    Output,
+    Set,
+    Subset,
+    Threads,
+    app,
+    limit_threads,
+)
+from emm.errors import UserError
+from emm.measure import FEATURES
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
+]
 
 
 @app.command()
@@ -41,10 +57,91 @@ def gather(
 ) -> None:
     """Gather a measure of all evaluations that have it into one table."""
     from emm.analyse.stage import gather_measure
-    from emm.errors import UserError
     from emm.measure import MEASURES
     from emm.spec import suggestion
 
     if measure not in MEASURES:
         raise UserError(f"no measure {measure!r}{suggestion(measure, MEASURES)}")
     gather_measure(config_from(config), measure, output)
+
+
+@app.command()
+def features(
+    source: Annotated[Path, typer.Option(help="Source with classes, as `emm data` writes it.")],
+    output: Output,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="Of the images, where the source's are larger.")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    attempts: Attempts = None,
+) -> None:
+    """Train a small classifier on the labels of a source, whose features `emm quality` takes."""
+    limit_threads(threads)
+    from emm.attempts import recorded
+
+    with recorded(attempts):
+        import torch
+
+        from emm.data.stage import read_source
+        from emm.measure.features import write_classifier
+        from emm.train.device import choose_device
+
+        torch.set_num_threads(threads)
+        place = choose_device(device)
+        accuracy = write_classifier(output, read_source(source), resolution, place)
+        print(f"{output}: held-out accuracy {100 * accuracy:.1f} %")
+
+
+@app.command()
+def quality(
+    samples: Annotated[Path, typer.Option(help="Array, folder of images, or `emm sample`'s.")],
+    reference: Annotated[
+        Path, typer.Option(help="Held-out images; of a run's samples, the source they are of.")
+    ],
+    training: Annotated[
+        Path | None, typer.Option(help="Array, folder of images, or `emm subset`'s.")
+    ] = None,
+    features: Annotated[
+        Literal[FEATURES], typer.Option(help="What images are compared by.")
+    ] = "pixels",
+    weights: Annotated[Path | None, typer.Option(help="File of all features but pixels.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Table of a run's checkpoints.")] = None,
+    device: Device = "auto",
+    threads: Threads = CORES,
+    attempts: Attempts = None,
+) -> None:
+    """Compare samples with held-out images: FID, KID, precision, recall, density, coverage."""
+    limit_threads(threads)
+    from emm.attempts import recorded
+
+    with recorded(attempts):
+        from emm.score.runs import is_run
+
+        if not is_run(samples):
+            _print_quality(samples, reference, training, features, weights, device)
+            return
+        if training is None or output is None:
+            raise UserError("--training, --output: the samples of a run need both")
+        from emm.measure.quality import measure_quality
+
+        chosen = {"kind": features, "weights": weights, "device": device, "threads": threads}
+        measure_quality(samples, training, reference, output, **chosen)
+
+
+def _print_quality(
+    samples: Path,
+    reference: Path,
+    training: Path | None,
+    features: str,
+    weights: Path | None,
+    device: str,
+) -> None:
+    """Compare images that are not of a run, and print a line per measure with its interval."""
+    from emm.listing import print_quality
+    from emm.measure.quality import compare_images
+    from emm.score.stage import load_images, same_channels
+
+    images, real = same_channels(load_images(samples), load_images(reference))
+    own = None if training is None else same_channels(load_images(training), images)[0]
+    print_quality(compare_images(images, real, own, kind=features, weights=weights, device=device))

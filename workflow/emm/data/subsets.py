@@ -32,14 +32,14 @@ def select(
     counts = np.bincount(source.labels[source.labels >= 0], minlength=classes).tolist()
     wanted = shares(size, counts if classes else (), len(source), num_classes, selection, alpha)
     if selection == "random":
-        return random_order(_pool(source.labels, num_classes), seed, "selection")[:size]
+        return random_order(pool(source.labels, num_classes), seed, "selection")[:size]
     if not classes:
         return np.arange(len(source))[:size]
     rows = [np.flatnonzero(source.labels == c)[:share] for c, share in enumerate(wanted)]
     return np.concatenate(rows)
 
 
-def _pool(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
+def pool(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
     """Rows that a random selection may take: those with a class, if there are classes."""
     if (labels < 0).all():
         return np.arange(len(labels))

@@ -103,7 +103,7 @@ def paths(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataF
     for axes, (kind, end) in zip(both, IDEALS.items(), strict=True):
         for key, members in groups:
             for _, run in members.groupby("evaluation", sort=False):
-                _path(axes, run[f"kappa{end}"], run[f"off_axis{end}"], colours[key[by[0]]])
+                draw_path(axes, run[f"kappa{end}"], run[f"off_axis{end}"], colours[key[by[0]]])
         for place, word in ENDS.items():
             axes.plot(place, 0, marker="*", markersize=8, color="black", clip_on=False, zorder=4)
             side = "right" if place else "left"
@@ -120,7 +120,8 @@ def paths(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataF
     return picture, rows[["run", *by, "epoch", *names]].reset_index(drop=True)
 
 
-def _path(axes: Axes, kappa: pd.Series, beside: pd.Series, colour: Any) -> None:
-    axes.plot(kappa, beside, color=colour, linewidth=0.8, zorder=2)
-    sizes = np.linspace(SMALL, LARGE, len(kappa)) ** 2
-    axes.scatter(kappa, beside, s=sizes, color=colour, linewidths=0, zorder=3)
+def draw_path(axes: Axes, x: pd.Series, y: pd.Series, colour: Any) -> None:
+    """A line through the checkpoints of a training, from a small to a large dot."""
+    axes.plot(x, y, color=colour, linewidth=0.8, zorder=2)
+    sizes = np.linspace(SMALL, LARGE, len(x)) ** 2
+    axes.scatter(x, y, s=sizes, color=colour, linewidths=0, zorder=3)

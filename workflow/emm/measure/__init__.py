@@ -1,7 +1,14 @@
 """Measures: what else is measured of an evaluation's checkpoints or samples, beside its scores."""
 
-AFTER = {"ideals": "train"}  # by measure: the stage whose output it takes
+AFTER = {  # by measure: the stage whose output it takes
+    "ideals": "train",
+    "quality": "sample",
+}
 MEASURES = tuple(AFTER)
 LEVELS = 14  # of noise, at which denoisers are compared
 PROBES = 128  # noisy images of each kind and level
 PROBE_BATCH = 64
+GIVEN_FEATURES = ("inception", "dinov2")  # networks whose weights the user has
+FEATURES = ("classifier", "pixels", *GIVEN_FEATURES)
+EPOCHS = 40  # of the classifier whose features are compared
+GROUPS = 20  # of images, each left out once for an interval

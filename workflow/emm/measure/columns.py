@@ -30,4 +30,9 @@ def _named(name: str, end: str) -> str:
     return f"{name}{end}"
 
 
-COLUMNS = {"ideals": ideals}
+def quality(rows: pd.DataFrame) -> pd.DataFrame:
+    """All that is measured of the samples of a checkpoint."""
+    return rows.drop(columns=["run", "evaluation", "epoch"])
+
+
+COLUMNS = {"ideals": ideals, "quality": quality}

@@ -8,22 +8,27 @@ from emm.data.subsets import random_order, resize
 from emm.errors import UserError
 
 
-def held_out(source: Source, subset: Subset, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+def held_out(
+    source: Source,
+    subset: Subset,
+    count: int,
+    seed: int = 0,
+    pool: np.ndarray | None = None,
+) -> tuple[np.ndarray, ...]:
     """Up to `count` images uint8 (M, H, W, C) and their true classes int64 (M,), -1 without.
 
     source: that of the subset. Classes come in the shares that they have in the subset, dummies
-    left out; copies of training images, as they are after resizing, are left out too. The seed
-    fixes which. UserError where nothing is left.
+    left out; or with a pool, rows of the source that the subset is a random draw of, as they come
+    there: a small draw has other shares than what it is drawn from. Copies of training images, as
+    they are after resizing, are left out. The seed fixes which. UserError where nothing is left.
     """
     data = ~subset.is_dummy
     classes = _classes(source, subset)
-    free = np.setdiff1d(np.arange(len(source)), subset.index[data])
-    chosen = []
-    for value, share in zip(*np.unique(subset.classes[data], return_counts=True), strict=True):
-        rows = free[classes[free] == value]
-        wanted = int(np.ceil(count * share / data.sum()))
-        chosen.append(random_order(rows, seed, f"held out {value}")[:wanted])
-    rows = np.concatenate(chosen)
+    free = np.setdiff1d(np.arange(len(source)) if pool is None else pool, subset.index[data])
+    if pool is None:
+        rows = _in_shares(free, classes, subset.classes[data], count, seed)
+    else:
+        rows = random_order(free, seed, "held out of a pool")[: count + len(subset)]
     images = resize(source.images[rows], subset.images.shape[1]) if len(rows) else subset.images[:0]
     new = ~_among(images, subset.images)
     if not new.any():
@@ -33,6 +38,18 @@ def held_out(source: Source, subset: Subset, count: int, seed: int = 0) -> tuple
         )
     order = random_order(np.flatnonzero(new), seed, "held out")[:count]
     return images[order], classes[rows[order]]
+
+
+def _in_shares(
+    free: np.ndarray, classes: np.ndarray, wanted: np.ndarray, count: int, seed: int
+) -> np.ndarray:
+    """Free rows with the shares of classes that are wanted."""
+    chosen = []
+    for value, share in zip(*np.unique(wanted, return_counts=True), strict=True):
+        rows = free[classes[free] == value]
+        most = int(np.ceil(count * share / len(wanted)))
+        chosen.append(random_order(rows, seed, f"held out {value}")[:most])
+    return np.concatenate(chosen)
 
 
 def _classes(source: Source, subset: Subset) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN
 from emm.limits import NETWORKS
-from emm.measure import LEVELS, PROBE_BATCH, PROBES
+from emm.measure import EPOCHS, GROUPS, LEVELS, PROBE_BATCH, PROBES
 from emm.plan.gpus import Gpu
 from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
@@ -19,6 +19,8 @@ from emm.train.schedules import epoch_size, stored_size, training_size
 BATCH = 256  # images that are sampled at a time
 BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
 DISTANCES = 5e12  # operations per second of exact distances, whatever the precision of networks
+CLASSIFIER = 38e3  # operations per pixel of a forward pass of the classifier of features
+FEATURE_PASS, FEATURE_SIZE = 12e9, 2048  # those of Inception, the costliest
 
 
 class Network(NamedTuple):
@@ -154,6 +156,26 @@ def ideals_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     optimum = 4.0 * images * training_size(settings) * components(settings)
     launches = batches * _pass_launches(settings, gpu)
     return (work + 2 * optimum) / gpu.rate(settings["train.precision"]) + launches
+
+
+def features_seconds(run: Run, gpu: Gpu) -> float:
+    """Seconds of training a classifier on a whole source, without the start of the job."""
+    resolution, _ = _shape(run.settings)
+    images = source_info(run.settings["data.dataset"]).size or stored_size(run.settings)
+    return 3 * EPOCHS * images * CLASSIFIER * resolution**2 / gpu.rate("fp32")
+
+
+def quality_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
+    """Seconds of comparing all samples with held-out images, without the start of the job.
+
+    As with features of Inception: these, five matrices of pairs, and the roots of covariances
+    without each group of either side, for two references; a root counts as ten products.
+    """
+    count, checkpoints = evaluation.settings["eval.num_samples"], len(evaluation.steps)
+    passes = (checkpoints + 1) * count * FEATURE_PASS
+    pairs = checkpoints * 5 * 2.0 * count**2 * FEATURE_SIZE
+    roots = checkpoints * 3 * GROUPS * 10 * 2.0 * FEATURE_SIZE**3
+    return (passes + 2 * (pairs + roots)) / gpu.rate("fp32")
 
 
 def _pass_launches(settings: Mapping[str, Any], gpu: Gpu) -> float:

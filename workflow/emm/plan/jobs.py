@@ -14,8 +14,10 @@ from emm.documents import Config
 from emm.measure import AFTER, MEASURES
 from emm.plan.cost import (
     components,
+    features_seconds,
     ideals_seconds,
     network,
+    quality_seconds,
     sampling_seconds,
     scoring_seconds,
     training_seconds,
@@ -31,12 +33,16 @@ LEAST_MINUTES = 60
 MEMORY = {  # MB
     **{"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)},
     "ideals": (12000, 12000),
+    "features": (8000, 8000),
+    "quality": (16000, 16000),
 }
 SECONDS = {
     "train": training_seconds,
     "sample": sampling_seconds,
     "score": scoring_seconds,
     "ideals": ideals_seconds,
+    "features": features_seconds,
+    "quality": quality_seconds,
 }
 SCORE_BYTES = 20  # of a sample in the table of scores
 MAX_SOURCE = 60_000  # images of a source whose number nobody knows
@@ -199,13 +205,19 @@ def _run_jobs(run: Run, requests: Requests) -> Iterator[Job]:
 
 
 def _measure_jobs(catalog: Catalog, requests: Requests) -> Iterator[Job]:
-    """What else is measured of evaluations."""
+    """What else is measured of evaluations, and the features that it takes."""
+    for name, run in catalog.features.items():
+        job = requests.job("features", run)
+        about = {"name": name, "run": "", "experiments": ()}
+        yield replace(job, **about, needs=(("data", run.source_id),))
     for measure in MEASURES:
         for key in catalog.measured(measure):
             run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
             stage = AFTER[measure]
             taken = requests.job(stage, run, evaluation if stage != "train" else None)
             needs = (taken.key, ("data", run.source_id))
+            if measure == "quality" and run.features_id in catalog.features:
+                needs = (*needs, ("features", run.features_id))
             yield replace(requests.job(measure, run, evaluation), needs=needs)
 
 

@@ -16,7 +16,7 @@ from emm.plan.jobs import Job
 Done = Set[tuple[str, str]]
 STAGES = (  # columns of the graph, from left to right
     ("data",),
-    ("subset",),
+    ("subset", "features"),
     ("train",),
     ("sample",),
     ("score", *MEASURES),

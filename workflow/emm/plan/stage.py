@@ -46,6 +46,8 @@ def is_done(catalog: Catalog, job: Job) -> bool:
         return (catalog.run_folder(job.run) / "run.yaml").exists()
     if job.rule in ("sample", "score"):
         return (catalog.evaluation_folder(*job.name.split("/")) / "summary.parquet").exists()
+    if job.rule == "features":
+        return (catalog.root / "features" / f"{job.name}.safetensors").exists()
     if job.rule in MEASURES:
         return (catalog.evaluation_folder(*job.name.split("/")) / f"{job.rule}.parquet").exists()
     return False

@@ -1,0 +1,227 @@
+"""Quality as a stage: copies are found out against held-out images, and bad input is one line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.linalg import sqrtm
+
+from emm.cli import main
+from emm.data.sources import Source, load_source
+from emm.data.stage import build_subset, write_source, write_subset
+from emm.errors import UserError
+from emm.files import write_arrays
+from emm.measure import quality
+from emm.measure.columns import COLUMNS
+from emm.measure.heldout import held_out
+from emm.measure.quality import compare_images, measure_quality
+from emm.spec import DEFAULTS
+
+COUNT = 120
+MEASURED = (
+    *("fid", "fid_training", "fid_gap", "kid"),
+    *("precision", "recall", "density", "coverage_held_out"),
+)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return load_source("digits")
+
+
+@pytest.fixture(scope="module")
+def subset(source):
+    return build_subset(source, size=20, selection="random")
+
+
+@pytest.fixture
+def files(tmp_path, source, subset):
+    paths = tmp_path / "subset.npz", tmp_path / "source.npz"
+    write_subset(paths[0], subset)
+    write_source(paths[1], source)
+    return paths
+
+
+def sampled(folder, *checkpoints: np.ndarray, **settings):
+    """A folder of samples as `emm sample` leaves it."""
+    folder.mkdir()
+    entries = []
+    for step, images in enumerate(checkpoints, 1):
+        write_arrays(folder / f"{step}.npz", {"images": images})
+        entries.append({"step": step, "epoch": step / 2, "file": f"{step}.npz"})
+    about = DEFAULTS | {"eval.num_samples": len(checkpoints[0]), **settings}
+    index = {"run": "r", "evaluation": "e", "settings": about, "checkpoints": entries}
+    (folder / "samples.json").write_text(json.dumps(index))
+    return folder
+
+
+def others(source: Source, subset, count: int) -> np.ndarray:
+    """New images of the source, but not those that are compared with."""
+    known, _ = held_out(source, subset, count)
+    taken = {image.tobytes() for image in (*known, *subset.images)}
+    shuffled = np.random.default_rng(0).permutation(source.images)
+    return np.stack([image for image in shuffled if image.tobytes() not in taken][:count])
+
+
+def copies(subset, count: int) -> np.ndarray:
+    return subset.images[np.arange(count) % len(subset)]
+
+
+def test_a_copier_and_a_network_that_generalizes(tmp_path, files, source, subset):
+    samples = sampled(tmp_path / "s", copies(subset, COUNT), others(source, subset, COUNT))
+    frame = measure_quality(samples, *files, tmp_path / "q.parquet", kind="pixels")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "q.parquet"), frame)
+    assert frame["evaluation"].tolist() == ["r/e"] * 2
+    assert (frame["n_quality"] == COUNT).all()
+    assert (frame["quality_features"] == "pixels").all()
+    copier, general = (row for _, row in frame.iterrows())
+    assert copier["fid_training"] < 0.05 * copier["fid"]
+    assert copier["fid"] == pytest.approx(copier["fid_copier"], rel=0.1)
+    assert copier["fid_gap_low"] > 0
+    assert general["fid"] < copier["fid"] < general["fid_training"] + copier["fid"]
+    assert copier["recall_high"] < general["recall_low"]
+    assert copier["coverage_held_out_high"] < general["coverage_held_out_low"]
+    assert general["kid_low"] < 0.002 < copier["kid_low"]
+    for name in MEASURED:
+        for _, row in frame.iterrows():
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], name
+    for _, row in frame.iterrows():
+        assert row["fid_gap"] == pytest.approx(row["fid"] - row["fid_training"])
+
+
+def test_the_distance_of_the_training_set_itself(tmp_path, files, source, subset):
+    samples = sampled(tmp_path / "s", others(source, subset, COUNT))
+    frame = measure_quality(samples, *files, tmp_path / "q.parquet", kind="pixels")
+    one, other = (
+        images.reshape(len(images), -1) / 127.5 - 1.0
+        for images in (subset.images, held_out(source, subset, COUNT)[0])
+    )
+    covariances = np.cov(one.T), np.cov(other.T)
+    shared = sqrtm(covariances[0] @ covariances[1] + 1e-12 * np.eye(64)).real
+    expected = ((one.mean(0) - other.mean(0)) ** 2).sum() + np.trace(sum(covariances) - 2 * shared)
+    assert frame["fid_copier"].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_columns_of_the_memorization_table(tmp_path, files, subset):
+    samples = sampled(tmp_path / "s", copies(subset, 30))
+    frame = measure_quality(samples, *files, tmp_path / "q.parquet", kind="pixels")
+    added = COLUMNS["quality"](frame)
+    assert added["step"].tolist() == [1]
+    assert {*MEASURED, "n_quality", "quality_features", "fid_copier"} < set(added)
+    assert not {"run", "evaluation", "epoch", "coverage", "memorization_ratio"} & set(added)
+
+
+def test_as_many_samples_as_are_held_out(tmp_path, source):
+    few = Source(source.images[:50], source.labels[:50], source.class_names)
+    subset = build_subset(few, size=20)
+    paths = tmp_path / "subset.npz", tmp_path / "source.npz"
+    write_subset(paths[0], subset)
+    write_source(paths[1], few)
+    samples = sampled(tmp_path / "s", source.images[100:200])
+    frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+    left = 50 - 20
+    assert 20 < frame["n_quality"].item() <= left
+    samples = sampled(tmp_path / "few", source.images[100:106])
+    with pytest.raises(UserError, match="and 6 samples; it takes 7 of each"):
+        measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+
+
+def test_held_out_images_are_of_what_the_training_set_was_drawn_from(tmp_path, source):
+    """Few images miss classes, which a network that copies them misses too."""
+    subset = build_subset(source, size=8, selection="random")
+    paths = tmp_path / "subset.npz", tmp_path / "source.npz"
+    write_subset(paths[0], subset)
+    write_source(paths[1], source)
+    distances = {}
+    for selection in ("random", "balanced_prefix"):
+        images = copies(subset, COUNT)
+        samples = sampled(tmp_path / selection, images, **{"data.selection": selection})
+        frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+        distances[selection] = frame["fid"].item()
+    assert distances["random"] > 1.1 * distances["balanced_prefix"]
+    one = build_subset(source, size=8, selection="random", only_class="7")
+    write_subset(paths[0], one)
+    about = {"data.selection": "random", "data.only_class": "7"}
+    samples = sampled(tmp_path / "sevens", source.images[source.labels == 7][-60:], **about)
+    frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+    assert frame["recall"].item() > 0.5
+
+
+def test_samples_of_dummies(tmp_path, source):
+    dummies = Source(np.full((9, 8, 8, 1), 128, np.uint8), np.zeros(9, np.int64), ("flat",))
+    subset = build_subset(source, size=20, dummies=dummies, dummy_size=5)
+    paths = tmp_path / "subset.npz", tmp_path / "source.npz"
+    write_subset(paths[0], subset)
+    write_source(paths[1], source)
+    images = source.images[100:130]
+    samples = sampled(tmp_path / "s", images)
+    with pytest.raises(UserError, match=r"take eval\.label: data"):
+        measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+    samples = sampled(tmp_path / "d", images, **{"eval.label": "data"})
+    frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+    alone = compare_images(images, source.images[300:330], subset.images[:20])
+    assert frame["fid_training"].item() == pytest.approx(alone["fid_training"])
+
+
+def test_own_images_in_any_order(source, subset):
+    images, real = source.images[500:560], source.images[600:700]
+    found = compare_images(images, real, subset.images)
+    assert found["n_quality"] == 60
+    assert found == compare_images(images, real, subset.images)
+    assert found["fid"] != compare_images(images, real, subset.images, seed=1)["fid"]
+    alone = compare_images(images, real)
+    assert set(found) - set(alone) == {
+        "fid_copier",
+        *(f"{name}{end}" for name in ("fid_training", "fid_gap") for end in ("", "_low", "_high")),
+    }
+    assert alone["fid"] == found["fid"]
+
+
+def test_own_images_that_do_not_fit(source):
+    with pytest.raises(UserError, match=r"samples of shape \(8, 8, 1\), others of \(4, 4, 1\)"):
+        compare_images(source.images[:20], source.images[:20, :4, :4])
+    with pytest.raises(UserError, match="6 samples, 20 others; it takes 7 of each"):
+        compare_images(source.images[:6], source.images[:20])
+
+
+def test_the_command_prints_a_table(tmp_path, source, capsys, monkeypatch):
+    for name, rows in (("s", slice(0, 40)), ("r", slice(100, 150)), ("t", slice(40, 60))):
+        np.save(tmp_path / f"{name}.npy", source.images[rows])
+    options = [f"--{name}={tmp_path / name[0]}.npy" for name in ("samples", "reference")]
+    monkeypatch.setattr("sys.argv", ["emm", "quality", *options, f"--training={tmp_path}/t.npy"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None)
+    lines = capsys.readouterr().out.splitlines()
+    found = {line.split()[0]: line.split()[1:] for line in lines if line.split()[1:]}
+    assert found["n_quality"] == ["40"]
+    assert {*MEASURED, "fid_copier"} < set(found)
+    low, _, high = found["recall"][1:]
+    assert float(low) <= float(found["recall"][0]) <= float(high)
+
+
+def test_a_run_needs_its_training_set_and_an_output(tmp_path, files, subset, monkeypatch, capsys):
+    samples = sampled(tmp_path / "s", copies(subset, 30))
+    options = [f"--samples={samples}", f"--reference={files[1]}"]
+    monkeypatch.setattr("sys.argv", ["emm", "quality", *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--training, --output: the samples of a run need both" in capsys.readouterr().err
+
+
+def test_features_that_are_not_equal_differ(tmp_path, files, source, subset, monkeypatch):
+    """Twice the features are four times the distance: it is of features, not of pixels."""
+    images = source.images[100:160]
+    single = compare_images(images, source.images[300:360])
+    known = quality.load_features
+
+    def doubled(*arguments):
+        features = known(*arguments)
+        return lambda images: 2 * features(images)
+
+    monkeypatch.setattr(quality, "load_features", doubled)
+    double = compare_images(images, source.images[300:360])
+    assert double["fid"] == pytest.approx(4 * single["fid"])
+    assert double["recall"] == single["recall"]
