@@ -43,6 +43,7 @@ FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file na
 Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
+    *("metrics", "metrics_table", "thresholds"),
     *("levels", "paths", "variance"),
 ]
 
@@ -63,7 +64,8 @@ class Figure(Settings):
         description="Lines, a point per run, a bar per combination of settings, samples beside "
         "their neighbours, a table, EMM and memorization capacity against a setting, training "
         "images, a measure against the level of noise, the paths of trainings between the ideal "
-        "denoisers, or what seeds change"
+        "denoisers, what seeds change, a line or a row of a table per metric, or samples that "
+        "count as copies against the threshold of the distance ratio"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(
@@ -71,13 +73,16 @@ class Figure(Settings):
         description="Column of the memorization table, emm or memorization_capacity; the plot "
         "capacity shows both of these unless it is one of them",
     )
+    metrics: list[str] = Field(
+        [], description="Plots metrics and metrics_table: columns of the memorization table"
+    )
     hue: str | None = Field(None, description="Setting that separates the series")
     style: str | None = Field(None, description="Second setting that separates the series")
     emm: bool = Field(False, description="Mark the 90 % line and the EMM of each series")
     where: dict[str, Scalar | list[Scalar]] = Field({}, description="Rows that are drawn")
     epoch: Literal["best", "last", "all"] = Field("best", description="Which checkpoints")
     rows: str | None = Field(None, description="Table: setting of its rows")
-    columns: str | None = Field(None, description="Table: setting of its columns")
+    columns: str | None = Field(None, description="Tables: setting of the columns")
     halves: list[Half] = Field([], max_length=2, description="Table: two instead of `rows`")
     also: str | None = Field(None, description="Table: setting that goes with each column")
     best: Literal["rows", "columns"] | None = Field(

@@ -26,6 +26,10 @@ KEYS = {  # how a figure is read
     "many samples makes.",
     "examples": "The first training images of each data set.",
     "levels": "Solid: at held-out images, dotted: at training images. Bands: 95 % intervals.",
+    "metrics": "Bars: 95 % intervals, or the standard deviation over seeds.",
+    "metrics_table": "A dash: not known.",
+    "thresholds": "Solid: samples, dotted: held-out images. Bands: 95 % intervals. Dashed: the "
+    "published threshold of 1/3.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure

@@ -30,4 +30,9 @@ def _named(name: str, end: str) -> str:
     return f"{name}{end}"
 
 
-COLUMNS = {"ideals": ideals}
+def criteria(rows: pd.DataFrame) -> pd.DataFrame:
+    """All criteria, which have a row per checkpoint already."""
+    return rows.drop(columns=["run", "evaluation", "epoch"])
+
+
+COLUMNS = {"ideals": ideals, "criteria": criteria}

@@ -8,12 +8,16 @@ from emm.data.subsets import random_order, resize
 from emm.errors import UserError
 
 
+class NothingHeldOutError(UserError):
+    """All images of a source are in the training set."""
+
+
 def held_out(source: Source, subset: Subset, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     """Up to `count` images uint8 (M, H, W, C) and their true classes int64 (M,), -1 without.
 
     source: that of the subset. Classes come in the shares that they have in the subset, dummies
     left out; copies of training images, as they are after resizing, are left out too. The seed
-    fixes which. UserError where nothing is left.
+    fixes which. NothingHeldOutError where nothing is left.
     """
     data = ~subset.is_dummy
     classes = _classes(source, subset)
@@ -27,7 +31,7 @@ def held_out(source: Source, subset: Subset, count: int, seed: int = 0) -> tuple
     images = resize(source.images[rows], subset.images.shape[1]) if len(rows) else subset.images[:0]
     new = ~_among(images, subset.images)
     if not new.any():
-        raise UserError(
+        raise NothingHeldOutError(
             f"all {len(source)} images of the source are in the training set: nothing is held out; "
             "choose a smaller data.size"
         )
