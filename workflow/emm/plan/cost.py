@@ -18,7 +18,7 @@ from emm.train.schedules import epoch_size, stored_size, training_size
 
 BATCH = 256  # images that are sampled at a time
 BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
-SELECTION = 500  # products per pair that it takes to find the nearest of many: an estimate
+SELECTION = 500  # products that keeping the nearest of many costs per pair, as on a CPU
 DISTANCES = 5e12  # operations per second of exact distances, whatever the precision of networks
 
 
