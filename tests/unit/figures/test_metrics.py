@@ -65,6 +65,14 @@ def test_the_training_set_is_a_guide_and_unknown_values_leave_a_gap():
     assert drawn["value"].isna().sum() == 1
 
 
+@pytest.mark.parametrize(("names", "top"), [(SHARES, 103), (["ratio_share_10_held_out"], 2.12)])
+def test_shares_that_stay_small_fill_the_axis(names, top):
+    rows = results().assign(ratio_share_10_held_out=0.02, ratio_share_10_held_out_high=0.02)
+    with style.paper():
+        picture, _ = metrics(Figure(plot="metrics", metrics=names), rows)
+    assert picture.axes[0].get_ylim()[1] == pytest.approx(top)
+
+
 def test_thresholds_are_in_order_with_the_published_one_among_them():
     with style.paper():
         picture, drawn = thresholds(Figure(plot="thresholds", hue="data.size"), results())

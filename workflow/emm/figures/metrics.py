@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import MaxNLocator
 
 from emm.analyse.names import metric, setting_name
 from emm.analyse.series import grouped, in_order
@@ -17,6 +18,7 @@ from emm.score.criteria import THRESHOLD
 
 GUIDES = ("n_training",)  # drawn as what others are compared with
 THRESHOLDS = {percent / 100: f"ratio_share_{percent}" for percent in range(10, 100, 10)}
+SMALL = 50  # percent
 LINES = {"samples": "-", "held out": (0, (1, 1.2))}
 
 
@@ -66,10 +68,16 @@ def _line(
 
 
 def _y_axis(axes: Axes, figure: Figure, parts: dict[str, pd.DataFrame]) -> None:
-    """Limits of the first metric, and the unit of all; logarithmic for images where x is."""
+    """Limits of the first metric, and the unit of all; logarithmic for images where x is.
+
+    Shares that all stay small have an axis of their own.
+    """
+    unit, highest = metric(figure.metrics[0]).unit, axes.dataLim.y1
     y_axis(axes, figure.model_copy(update={"y": figure.metrics[0]}))
-    unit = metric(figure.metrics[0]).unit
     axes.set_ylabel("Share (%)" if unit == "%" else unit.capitalize())
+    if unit == "%" and highest < SMALL:
+        axes.set_ylim(-0.03 * highest, 1.06 * highest)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     least = min(points["y"].min() for points in parts.values())
     if axes.get_xscale() == "log" and unit == "images" and least > 0:
         axes.set_yscale("log", base=2)
@@ -103,14 +111,22 @@ def thresholds(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.
     axes.set_ylabel("Below the threshold (%)")
     axes.set_xlabel("Threshold of the distance ratio $d_1/d_2$")
     axes.set_xticks(list(THRESHOLDS))
-    look = {"color": style.GUIDE, "linewidth": 1}
-    kinds = [axes.plot([], [], linestyle=dashes, **look)[0] for dashes in LINES.values()]
-    axes.legend(kinds, ["samples", "held-out images"], loc="best", handlelength=1.6)
+    _kinds_below(picture, axes)
     if by:
         labels = [legend_label(by, key) for key, _ in groups]
         style.legend_above(picture, handles, labels, setting_name(figure.hue))
     drawn = pd.concat(tables, ignore_index=True).rename(columns={"y": "share_percent"})
     return picture, drawn
+
+
+def _kinds_below(picture: Picture, axes: Axes) -> None:
+    """What the dashes mean, under the axes: inside, lines are everywhere."""
+    look = {"color": style.GUIDE, "linewidth": 1}
+    kinds = [axes.plot([], [], linestyle=dashes, **look)[0] for dashes in LINES.values()]
+    place = {"loc": "outside lower center", "ncols": len(kinds), "handlelength": 1.8}
+    legend = picture.legend(kinds, ["samples", "held-out images"], **place)
+    height = legend.get_window_extent().height / picture.dpi
+    picture.set_figheight(picture.get_figheight() + height)
 
 
 def _by_threshold(rows: pd.DataFrame, key: dict[str, Any], kind: str) -> pd.DataFrame:

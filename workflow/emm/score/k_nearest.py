@@ -26,7 +26,7 @@ from emm.score.nearest import (
     to_host,
 )
 
-KEY_SHARE = 2  # keys of a tile and their copy take as much again as what `choose_tiling` counts
+KEY_SHARE = 3  # bytes of a tile with its keys and their copy, over what `choose_tiling` counts
 
 
 def k_nearest(
@@ -70,7 +70,8 @@ def _search(
             part = chunks(block, xp)
             keys = inner_products(part, others, integer_type(components)).astype(xp.int64)
             keys *= -2
-            keys += squared_norms(part, xp)[:, None] + norms
+            keys += norms
+            keys += squared_norms(part, xp)[:, None]
             keys *= count
             keys += xp.arange(start, start + len(images))
             if apart:
