@@ -861,3 +861,18 @@ def test_counting_again_takes_the_scores_of_a_config(emm, made, fails, tmp_path)
     assert str(made.evaluation_file("scores.parquet")) in done.out
     other = json.dumps(json.loads(made.config) | {"results": str(tmp_path)})
     assert fails("recount", "--config", other).startswith("no scores of mine in ")
+
+
+def test_criteria_of_folders_side_by_side(emm, fails, tmp_path):
+    training = tmp_path / "known.npy"
+    np.save(training, np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1), np.uint8))
+    np.save(tmp_path / "new.npy", 255 - np.load(training))
+    samples = save_images(tmp_path / "samples", np.load(training)[:12])
+    words = ["criteria", "--samples", samples, "--training", training]
+    found = json.loads(emm(*words).out)
+    assert (found["ratio_share_10"], found["spurious_share"], found["n_held_out"]) == (1, 0, 0)
+    assert found["near_share"] is None
+    found = json.loads(emm(*words, "--held-out", tmp_path / "new.npy").out)
+    assert (found["n_held_out"], found["near_share"]) == (30, 1)
+    assert found["memorization_ratio_held_out"] < 0.2
+    assert "--source and --output are for samples of a run" in fails(*words, "--output", "x")

@@ -55,3 +55,14 @@ def test_the_quick_scale_needs_no_files():
     assert names == {"digits", "mondrian", "random_ink"}
     moved = [s for s in runs_of(found, *TOPICS).values() if s["train.augment"] == "shift"]
     assert {settings["train.shift"] for settings in moved} == {1}
+
+
+@pytest.mark.parametrize("scale", ["paper", "quick"])
+def test_criteria_are_compared_on_runs_that_others_train_too(scale):
+    found = catalog.load({"scale": scale, "experiments": ["criteria", "resolution"]})
+    own, others = (runs_of(found, name) for name in ("criteria", "resolution"))
+    assert len(own) == 6
+    assert len(own.keys() & others.keys()) == 4
+    assert set(found.measured("criteria")) == {
+        (row.run_id, row.evaluation_id) for row in found.rows if row.experiment == "criteria"
+    }

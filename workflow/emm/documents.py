@@ -43,7 +43,7 @@ FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file na
 Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
-    *("plane", "together"),
+    *("metrics", "metrics_table", "plane", "thresholds"),
     *("levels", "paths", "variance"),
 ]
 
@@ -64,8 +64,9 @@ class Figure(Settings):
         description="Lines, a point per run, a bar per combination of settings, samples beside "
         "their neighbours, a table, EMM and memorization capacity against a setting, training "
         "images, a measure against the level of noise, the paths of trainings between the ideal "
-        "denoisers, what seeds change, two measures of trainings against each other, or several "
-        "measures together"
+        "denoisers, what seeds change, two measures of trainings against each other, a line or a "
+        "row of a table per metric, or samples that count as copies against the threshold of the "
+        "distance ratio",
     )
     x: str = Field(
         "data.size", description="Setting, or `epoch`, on the x axis; of a plane, a column as y"
@@ -75,15 +76,17 @@ class Figure(Settings):
         description="Column of the memorization table, emm or memorization_capacity; the plot "
         "capacity shows both of these unless it is one of them",
     )
-    beside: list[str] = Field([], description="Together: further columns, in the unit of y")
-    log_y: bool = Field(False, description="Plane, together: logarithmic y axis")
+    metrics: list[str] = Field(
+        [], description="Plots metrics and metrics_table: columns of the memorization table"
+    )
+    log_y: bool = Field(False, description="Plane, metrics: logarithmic y axis")
     hue: str | None = Field(None, description="Setting that separates the series")
     style: str | None = Field(None, description="Second setting that separates the series")
     emm: bool = Field(False, description="Mark the 90 % line and the EMM of each series")
     where: dict[str, Scalar | list[Scalar]] = Field({}, description="Rows that are drawn")
     epoch: Literal["best", "last", "all"] = Field("best", description="Which checkpoints")
     rows: str | None = Field(None, description="Table: setting of its rows")
-    columns: str | None = Field(None, description="Table: setting of its columns")
+    columns: str | None = Field(None, description="Tables: setting of the columns")
     halves: list[Half] = Field([], max_length=2, description="Table: two instead of `rows`")
     also: str | None = Field(None, description="Table: setting that goes with each column")
     best: Literal["rows", "columns"] | None = Field(

@@ -28,7 +28,10 @@ KEYS = {  # how a figure is read
     "levels": "Solid: at held-out images, dotted: at training images. Bands: 95 % intervals.",
     "plane": "A path per training, from its first checkpoint (small) to its last (large), which "
     "has its 95 % intervals.",
-    "together": "Bars: 95 % intervals, or the standard deviation over seeds.",
+    "metrics": "Bars: 95 % intervals, or the standard deviation over seeds.",
+    "metrics_table": "A dash: not known.",
+    "thresholds": "Solid: samples, dotted: held-out images. Bands: 95 % intervals. Dashed: the "
+    "published threshold of 1/3.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure

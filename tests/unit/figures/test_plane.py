@@ -1,4 +1,4 @@
-"""Measures against each other and together: what is drawn, in which units, and legible text."""
+"""Measures against each other: what is drawn, in which units, and legible text."""
 
 import itertools
 
@@ -10,7 +10,8 @@ from made_up import assert_legible
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
-from emm.figures.plane import plane, together
+from emm.figures.metrics import metrics
+from emm.figures.plane import plane
 
 SIZES, STEPS = (8, 32, 128), (10, 100, 1000)
 
@@ -37,7 +38,7 @@ def measured(**other) -> pd.DataFrame:
 
 def figure(plot: str = "plane", **changed) -> Figure:
     base = {"plane": {"x": "memorization_ratio", "hue": "data.size", "epoch": "all"},
-            "together": {"beside": ["fid_training", "fid_copier"], "epoch": "last"}}  # fmt: skip
+            "metrics": {"epoch": "last"}}  # fmt: skip
     return Figure(plot=plot, **{"y": "fid"} | base[plot] | changed)
 
 
@@ -89,18 +90,19 @@ def test_runs_without_a_measure():
 
 
 @pytest.mark.parametrize("log_y", [False, True])
-def test_measures_together(log_y):
+def test_metrics_without_a_unit(log_y):
     with style.paper():
-        picture, drawn = together(figure("together", log_y=log_y), measured())
+        about = {"metrics": ["fid", "fid_training", "fid_copier"], "log_y": log_y}
+        picture, drawn = metrics(figure("metrics", **about), measured())
         assert_legible(picture)
         axes = picture.axes[0]
         assert axes.get_ylabel() == "FID"
         assert axes.get_yscale() == ("log" if log_y else "linear")
-    assert set(drawn["measure"]) == {"fid", "fid_training", "fid_copier"}
-    own = drawn[drawn["measure"] == "fid_copier"]
+    assert set(drawn["metric"]) == {"fid", "fid_training", "fid_copier"}
+    own = drawn[drawn["metric"] == "fid_copier"]
     np.testing.assert_allclose(own["value"], [20, 5, 1.25])
     assert own["low"].isna().all()
-    held_out = drawn[drawn["measure"] == "fid"].set_index("data.size")
+    held_out = drawn[drawn["metric"] == "fid"].set_index("data.size")
     np.testing.assert_allclose(held_out["value"], [23, 8, 4.25])
     np.testing.assert_allclose(held_out["low"], [0.9 * v for v in (23, 8, 4.25)])
 
@@ -109,4 +111,4 @@ def test_runs_that_a_point_would_mix():
     both = [measured(**{"model.channels": width}) for width in (8, 16)]
     both[1]["evaluation"] += "w"
     with style.paper(), pytest.raises(UserError, match=r"differ in model\.channels"):
-        together(figure("together"), pd.concat(both))
+        metrics(figure("metrics", metrics=["fid"]), pd.concat(both))

@@ -7,6 +7,8 @@ from emm.plan.cost import (
     BASIC_LAYERS,
     SD_TINY,
     SD_TINY_DECODE,
+    SELECTION,
+    criteria_seconds,
     network,
     pass_seconds,
     relative_layers,
@@ -50,6 +52,17 @@ def test_scores_against_orbits_compare_with_all_members():
             seconds[evaluation.settings["train.augment"]] = spent
     assert seconds["flip"] == pytest.approx(3 * seconds["none"])
     assert seconds["shift"] == pytest.approx(26 * seconds["none"])
+
+
+def test_criteria_compare_samples_with_each_other_and_held_out_images_once():
+    found = catalog.load({"scale": "paper", "experiments": "criteria"})
+    gpu = find_gpu("h100")
+    for evaluation in found.evaluations.values():
+        size, checkpoints = evaluation.settings["data.size"], len(evaluation.steps)
+        pairs = checkpoints * 10_000 * (10_000 + size) + size * (size + 10_000)
+        seconds = pairs * 2 * (3072 + SELECTION) / 5e12
+        assert criteria_seconds(evaluation, gpu) == pytest.approx(seconds)
+        assert scoring_seconds(evaluation, gpu) < seconds
 
 
 @pytest.mark.slow

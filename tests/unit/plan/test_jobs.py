@@ -64,6 +64,20 @@ def test_jobs_wait_for_what_comes_before_them(gu):
         seen.add(job.key)
 
 
+def test_a_measure_of_samples_that_were_removed_has_them_drawn_again(tmp_path):
+    found = catalog.load({"experiments": "criteria", "results": str(tmp_path)})
+    first, *others = found.evaluations
+    for name in ("summary", "criteria"):
+        for key in (first, others[0]) if name == "summary" else (first,):
+            folder = found.evaluation_folder(*key)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.parquet").touch()
+    _, done, _ = make_plan(found)
+    names = ["/".join(key) for key in (first, others[0])]
+    assert {("sample", names[0]), ("score", names[0]), ("criteria", names[0])} <= done
+    assert {key for key in done if key[1] == names[1]} == {("score", names[1])}
+
+
 def test_a_long_training_takes_several_allocations(gu):
     jobs = {job.key: job for job in all_jobs(gu) if job.rule == "train"}
     longest = max(jobs.values(), key=lambda job: job.seconds)

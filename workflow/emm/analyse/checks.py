@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from emm.analyse.names import CAPACITIES, METRICS, SIZE, TIMES, is_metric
+from emm.analyse.names import CAPACITIES, METRICS, SIZE, TIMES, is_metric, metric
 from emm.analyse.places import (
     EPOCH,
     OF_NETWORK,
@@ -27,6 +27,7 @@ RULES = (  # names of targets that no figure may have
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
     "advice",
 )
+OF_METRICS = ("metrics", "metrics_table")  # plots of several columns
 OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
     "monotone-decreasing": (("along",), ("trend",)),
@@ -51,10 +52,9 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
             continue
         if value is not None and value not in known:
             raise UserError(f"{where}: {key}: unknown setting {value!r}{suggestion(value, known)}")
-    for key, column in (("y", figure.y), *(("beside", name) for name in figure.beside)):
-        if not (is_metric(column) or column in CAPACITIES):
-            hint = suggestion(column, [*METRICS, *CAPACITIES])
-            raise UserError(f"{where}: {key}: unknown column {column!r}{hint}")
+    if not (is_metric(figure.y) or figure.y in CAPACITIES):
+        known = [*METRICS, *CAPACITIES]
+        raise UserError(f"{where}: y: unknown column {figure.y!r}{suggestion(figure.y, known)}")
     if figure.plot == "plane" and not is_metric(figure.x):
         raise UserError(f"{where}: x: a plane needs a column of numbers, as memorization_ratio")
     if figure.plot == "capacity" or figure.y in CAPACITIES:
@@ -63,6 +63,22 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         raise UserError(f"{where}: plot: variance is of y: memorization_ratio at one checkpoint")
     if figure.plot == "table" and not ((figure.rows or figure.halves) and figure.columns):
         raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")
+    if figure.metrics or figure.plot in OF_METRICS:
+        _check_metrics(figure, where)
+
+
+def _check_metrics(figure: Figure, where: str) -> None:
+    """Metrics are columns, and lines of one axis need one unit."""
+    if figure.plot not in OF_METRICS or not figure.metrics:
+        raise UserError(f"{where}: metrics: go with the plots {' and '.join(OF_METRICS)}")
+    for name in figure.metrics:
+        if not is_metric(name):
+            raise UserError(f"{where}: metrics: unknown column {name!r}{suggestion(name, METRICS)}")
+    units = {metric(name).unit for name in figure.metrics}
+    if figure.plot == "metrics" and (figure.hue or figure.style or len(units) > 1):
+        raise UserError(f"{where}: metrics: each is a line, without hue or style, of one unit")
+    if figure.plot == "metrics_table" and not figure.columns:
+        raise UserError(f"{where}: columns: name the setting that separates the columns")
 
 
 def check_features(config: Config, asking: Collection[str], rows: Iterable[Row]) -> None:

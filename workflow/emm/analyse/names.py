@@ -255,6 +255,35 @@ METRICS = {
     "density": Metric("Density"),
     "coverage_held_out": Metric("Coverage of held-out images", "%", 100.0, (0, 100), best="low"),
     "n_quality": Metric("Samples and held-out images compared", "images", decimals=0),
+    "memorization_ratio_held_out": Metric(
+        "Memorization ratio of held-out images", "%", 100.0, (0, 100)
+    ),
+    "carlini_share": Metric("Relative distance below 1", "%", 100.0, (0, 100)),
+    "carlini_share_held_out": Metric(
+        "Relative distance below 1, held-out images", "%", 100.0, (0, 100)
+    ),
+    "carlini_q50": Metric("Relative distance, median", best="low"),
+    "carlini_neighbours": Metric("Neighbours of the relative distance", "images", decimals=0),
+    "near_share": Metric("Nearer than 95 % of held-out images", "%", 100.0, (0, 100)),
+    "near_distance": Metric("Distance that 95 % of held-out images exceed", "grey levels"),
+    "authentic_share": Metric("AuthPct", "%", 100.0, (0, 100), best="low"),
+    "authentic_share_held_out": Metric("AuthPct of held-out images", "%", 100.0, (0, 100)),
+    "n_held_out": Metric("Held-out images", "images", decimals=0),
+    "hit_gini": Metric("Gini coefficient of copies per image"),
+    "hit_gini_even": Metric("Gini coefficient if copies fell evenly"),
+    "chao1_unseen": Metric("Images copied that were not seen (Chao1)", "images", decimals=1),
+    "chao1_total": Metric("Images that would be copied (Chao1)", "images", decimals=1),
+    "chao1_share": Metric("Training images that would be copied (Chao1)", "%", 100.0, (0, 100)),
+    "spurious_share": Metric("Spurious samples", "%", 100.0, (0, 100)),
+    "novel_share": Metric("Novel samples", "%", 100.0, (0, 100)),
+    "clustered_share": Metric("Samples that cluster off the training set", "%", 100.0, (0, 100)),
+}
+METRICS |= {
+    f"ratio_share_{percent}{end}": Metric(
+        f"Distance ratio below {percent / 100:g}{words}", "%", 100.0, (0, 100)
+    )
+    for percent in range(10, 100, 10)
+    for end, words in (("", ""), ("_held_out", ", held-out images"))
 }
 CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
 CAPACITIES = {  # of a series: of its best and of its last checkpoints

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from emm.analyse.names import TIMES, metric, ordered, setting_name, value_name
 from emm.documents import Figure
@@ -81,3 +81,13 @@ def draw_reference(axes: Axes, figure: Figure, memorization: pd.DataFrame) -> An
     level = metric(figure.y).factor * rows[figure.y].astype(float).mean()
     look = {"color": style.GUIDE, "dashes": (2.5, 1.5), "linewidth": 0.9, "zorder": 1.2}
     return axes.axhline(level, **look)
+
+
+def logarithmic(axes: Axes, side: str) -> None:
+    """A logarithmic axis whose ticks are plain numbers."""
+    axes.set(**{f"{side}scale": "log"})
+    axis = getattr(axes, f"{side}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
+    axis.set_minor_formatter("")
+    axes.autoscale(axis=side)

@@ -20,9 +20,10 @@ from emm.figures.curves import curve
 from emm.figures.examples import examples
 from emm.figures.grids import grid
 from emm.figures.ideals import levels, paths
-from emm.figures.plane import plane, together
+from emm.figures.metrics import metrics, thresholds
+from emm.figures.plane import plane
 from emm.figures.points import points
-from emm.figures.tables import latex, markdown, table
+from emm.figures.tables import latex, markdown, metrics_table, table
 from emm.figures.variance import variance
 from emm.files import atomic_path, write_text
 
@@ -30,7 +31,7 @@ Galleries = Mapping[str, Mapping[str, np.ndarray]] | Mapping[str, Subset]
 Parts = Mapping[str, Sequence[frozenset[str]]]
 DRAWN = {
     **{"capacity": capacity, "variance": variance, "levels": levels, "paths": paths},
-    **{"plane": plane, "together": together},
+    **{"metrics": metrics, "plane": plane, "thresholds": thresholds},
 }
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
@@ -80,6 +81,9 @@ def _picture(
         memorization = capacity_table(memorization)
     if figure.plot == "table":
         picture, drawn, blocks = table(figure, memorization, parts.get("halves", ()))
+        return picture, drawn, {"md": markdown(figure, blocks), "tex": latex(figure, blocks)}
+    if figure.plot == "metrics_table":
+        picture, drawn, blocks = metrics_table(figure, memorization)
         return picture, drawn, {"md": markdown(figure, blocks), "tex": latex(figure, blocks)}
     if figure.plot == "bars":
         return *bars(figure, memorization), {}

@@ -1,4 +1,4 @@
-"""Measures of trainings against each other, and several measures together."""
+"""One measure of trainings against another, as paths through their checkpoints."""
 
 from typing import Any
 
@@ -6,16 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from emm.analyse.names import metric, setting_name
 from emm.analyse.series import grouped, in_order
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style
-from emm.figures.axes import error_bars, x_axis, x_positions, y_axis
+from emm.figures.axes import error_bars, logarithmic, y_axis
 from emm.figures.ideals import draw_path
-from emm.figures.select import drawn_name, drawn_rows, legend_label, series_of_figure
+from emm.figures.select import drawn_name, drawn_rows, legend_label
 
 EQUAL = {"fid_training": "fid"}  # columns in one unit, which are equal on a line
 
@@ -82,50 +81,12 @@ def _plane_axes(axes: Axes, figure: Figure) -> None:
     elif not figure.log_x and axes.dataLim.x0 >= 0:
         axes.set_xlim(left=0)
     if figure.log_x:
-        _logarithmic(axes, "x")
+        logarithmic(axes, "x")
     if figure.log_y:
-        _logarithmic(axes, "y")
+        logarithmic(axes, "y")
     if EQUAL.get(figure.x) == figure.y:
         ends = [
             max(axes.get_xlim()[0], axes.get_ylim()[0]),
             min(axes.get_xlim()[1], axes.get_ylim()[1]),
         ]
         axes.plot(ends, ends, color=style.GUIDE, dashes=(4, 2), linewidth=0.7, zorder=1)
-
-
-def _logarithmic(axes: Axes, side: str) -> None:
-    """A logarithmic axis whose ticks are plain numbers."""
-    axes.set(**{f"{side}scale": "log"})
-    axis = getattr(axes, f"{side}axis")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
-    axis.set_minor_formatter("")
-    axes.autoscale(axis=side)
-
-
-def together(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
-    """The picture of several measures in one unit against a setting, and a table of its points.
-
-    y and the columns `beside` it: a line each.
-    """
-    picture, axes = style.panel()
-    names, tables, handles = [figure.y, *figure.beside], [], []
-    colours, markers = style.colours(names), style.cycle(names, style.MARKERS)
-    for name in names:
-        one = figure.model_copy(update={"y": name})
-        points = series_of_figure(one, memorization, (), figure.x)[0].points
-        positions = x_positions(axes, figure, list(points["x"]))
-        x = [positions[value] for value in points["x"]]
-        look = {"color": colours[name], "marker": markers[name]}
-        handles.append(axes.plot(x, points["y"], **look, zorder=3)[0])
-        ends = (np.array(x), *(points[end].to_numpy(float) for end in ("y", "low", "high")))
-        error_bars(axes, ends, colours[name], elinewidth=0.7, capsize=1.4, capthick=0.7)
-        tables.append(points.rename(columns={"x": figure.x, "y": "value"}).assign(measure=name))
-    x_axis(axes, figure, list(positions))
-    y_axis(axes, figure)
-    axes.set_ylabel(metric(figure.y).label.split(",")[0])
-    if figure.log_y:
-        _logarithmic(axes, "y")
-    style.legend_above(picture, handles, [metric(name).name for name in names])
-    style.thin_labels(picture, axes.xaxis)
-    return picture, pd.concat(tables, ignore_index=True)

@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.text import Text
 
-from emm.analyse.names import labelled, metric, ordered, plain_text, short_name, value_name
+from emm.analyse.names import (
+    labelled,
+    metric,
+    ordered,
+    plain_text,
+    setting_name,
+    short_name,
+    value_name,
+)
 from emm.analyse.series import effective, plain
 from emm.documents import Figure
 from emm.errors import UserError
@@ -49,6 +57,38 @@ def table(
     drawn = [_drawn(part, rows) for part, rows in parts]
     blocks = [_block(part, values) for (part, _), values in zip(parts, drawn, strict=True)]
     return _picture(figure, blocks), pd.concat(drawn, ignore_index=True), blocks
+
+
+def metrics_table(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame, Any]:
+    """A table with a line per metric and a column per value of `columns`: as `table` returns.
+
+    Its values are in drawn units, a row per cell with the ends of its interval. UserError when a
+    cell would mix different settings.
+    """
+    parts = []
+    for name in figure.metrics:
+        one = figure.model_copy(update={"y": name})
+        (series,) = series_of_figure(one, memorization, [], figure.columns)
+        shown = series.points.rename(columns={"x": figure.columns, "y": "value"})
+        parts.append(shown.assign(metric=name, unit=metric(name).unit))
+    values = ordered(figure.columns, parts[0][figure.columns].map(plain))
+    head = [Cell("Criterion"), *(Cell(value_name(figure.columns, value)) for value in values)]
+    body = [_metric_line(name, part) for name, part in zip(figure.metrics, parts, strict=True)]
+    blocks = [Block([head], body)]
+    front = [figure.columns, "metric", "value", "unit", "low", "high", "interval", "repetitions"]
+    return _picture(figure, blocks), pd.concat(parts, ignore_index=True)[front], blocks
+
+
+def _metric_line(name: str, points: pd.DataFrame) -> list[Cell]:
+    decimals, unit = metric(name).decimals, metric(name).unit
+    decimals -= unit == "%" and decimals == 2  # of many criteria side by side
+    texts = ("-" if np.isnan(value) else f"{value:,.{decimals}f}" for value in points["value"])
+    return [Cell(metric(name).label), *map(Cell, texts)]
+
+
+def _over(figure: Figure) -> str:
+    """What stands above the columns: the metric of all cells, or what the columns are."""
+    return setting_name(figure.columns) if figure.metrics else metric(figure.y).label
 
 
 def _parts(
@@ -124,7 +164,7 @@ def _number(setting: str, value: Any) -> str:
 def markdown(figure: Figure, blocks: Sequence[Block]) -> str:
     """The table in Markdown, its metric in the corner and best values in bold."""
     (first, *others), body = _joined(blocks)
-    corner = f"{first[0].text} / {metric(figure.y).label}"
+    corner = f"{first[0].text} / {_over(figure)}"
     lines = [[corner, *(cell.text for cell in first[1:])]]
     lines.append([rule for block in blocks for rule in ["---", *["---:"] * (_width(block) - 1)]])
     for line in [*others, *body]:
@@ -136,7 +176,7 @@ def markdown(figure: Figure, blocks: Sequence[Block]) -> str:
 def latex(figure: Figure, blocks: Sequence[Block]) -> str:
     """The table in LaTeX; needs the package booktabs."""
     head, body = ([[_latex_cell(c) for c in line] for line in part] for part in _joined(blocks))
-    label = metric(figure.y).label.translate(LATEX)
+    label = _over(figure).translate(LATEX)
     starts = np.cumsum([1, *(_width(block) for block in blocks)])
     over = [rf"\multicolumn{{{_width(block) - 1}}}{{c}}{{{label}}}" for block in blocks]
     rules = [
@@ -203,7 +243,7 @@ def _picture(figure: Figure, blocks: Sequence[Block]) -> Picture:
     for start, stop in itertools.pairwise(firsts):
         left, right = ends[start], ends[stop - 1]
         middle = {"x": (left + right) / 2, "ha": "center", "va": "center_baseline"}
-        axes.text(y=RULE + LINE / 2, s=metric(figure.y).label, **middle)
+        axes.text(y=RULE + LINE / 2, s=_over(figure), **middle)
         _rule(axes, left + PAD / 2, right, RULE + LINE, 0.4)
     under = LINE * (len(head) + 1) + 2.5 * RULE
     for y, weight in ((EDGE, 0.9), (under, 0.5), (height - EDGE, 0.9)):

@@ -2,6 +2,7 @@
 
 AFTER = {  # by measure: the stage whose output it takes
     "ideals": "train",
+    "criteria": "sample",
     "quality": "sample",
 }
 MEASURES = tuple(AFTER)
@@ -12,3 +13,5 @@ GIVEN_FEATURES = ("inception", "dinov2")  # networks whose weights the user has
 FEATURES = ("classifier", "pixels", *GIVEN_FEATURES)
 EPOCHS = 40  # of the classifier whose features are compared
 GROUPS = 20  # of images, each left out once for an interval
+HELD_OUT = 10_000  # images at most that calibrate criteria of copies
+NEAREST = 50  # training images of a relative distance (Carlini et al. 2023, Section 5.1)

@@ -30,9 +30,9 @@ def _named(name: str, end: str) -> str:
     return f"{name}{end}"
 
 
-def quality(rows: pd.DataFrame) -> pd.DataFrame:
-    """All that is measured of the samples of a checkpoint."""
+def whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """All that is measured of a checkpoint, which has one row."""
     return rows.drop(columns=["run", "evaluation", "epoch"])
 
 
-COLUMNS = {"ideals": ideals, "quality": quality}
+COLUMNS = {"ideals": ideals, "criteria": whole, "quality": whole}

@@ -8,6 +8,10 @@ from emm.data.subsets import random_order, resize
 from emm.errors import UserError
 
 
+class NothingHeldOutError(UserError):
+    """All images of a source are in the training set."""
+
+
 def held_out(
     source: Source,
     subset: Subset,
@@ -20,7 +24,8 @@ def held_out(
     source: that of the subset. Classes come in the shares that they have in the subset, dummies
     left out; or with a pool, rows of the source that the subset is a random draw of, as they come
     there: a small draw has other shares than what it is drawn from. Copies of training images, as
-    they are after resizing, are left out. The seed fixes which. UserError where nothing is left.
+    they are after resizing, are left out. The seed fixes which. NothingHeldOutError where nothing
+    is left.
     """
     data = ~subset.is_dummy
     classes = _classes(source, subset)
@@ -32,7 +37,7 @@ def held_out(
     images = resize(source.images[rows], subset.images.shape[1]) if len(rows) else subset.images[:0]
     new = ~_among(images, subset.images)
     if not new.any():
-        raise UserError(
+        raise NothingHeldOutError(
             f"all {len(source)} images of the source are in the training set: nothing is held out; "
             "choose a smaller data.size"
         )

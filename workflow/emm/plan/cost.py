@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN
 from emm.limits import NETWORKS
-from emm.measure import EPOCHS, GROUPS, LEVELS, PROBE_BATCH, PROBES
+from emm.measure import EPOCHS, GROUPS, HELD_OUT, LEVELS, PROBE_BATCH, PROBES
 from emm.plan.gpus import Gpu
 from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
@@ -18,6 +18,7 @@ from emm.train.schedules import epoch_size, stored_size, training_size
 
 BATCH = 256  # images that are sampled at a time
 BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
+SELECTION = 500  # products that keeping the nearest of many costs per pair, as on a CPU
 DISTANCES = 5e12  # operations per second of exact distances, whatever the precision of networks
 CLASSIFIER = 38e3  # operations per pixel of a forward pass of the classifier of features
 FEATURE_PASS, FEATURE_SIZE = 12e9, 2048  # those of Inception, the costliest
@@ -195,6 +196,21 @@ def scoring_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     pairs = settings["eval.num_samples"] * reference * len(evaluation.steps)
     rate = DISTANCES if gpu.gpu else gpu.rate("fp32")
     return 2.0 * pairs * components(settings) / rate
+
+
+def criteria_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
+    """Seconds of all criteria of copying of all samples, without the start of the job.
+
+    Samples are compared with the training set and among themselves, and once for all checkpoints
+    held-out and training images with the training set; keeping the nearest of the pairs costs as
+    much as some products more.
+    """
+    settings = evaluation.settings
+    samples, training = settings["eval.num_samples"], training_size(settings)
+    pairs = samples * (samples + training) * len(evaluation.steps)
+    pairs += training * (training + HELD_OUT)
+    rate = DISTANCES if gpu.gpu else gpu.rate("fp32")
+    return 2.0 * pairs * (components(settings) + SELECTION) / rate
 
 
 def _members(settings: Mapping[str, Any]) -> int:

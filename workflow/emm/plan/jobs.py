@@ -14,6 +14,7 @@ from emm.documents import Config
 from emm.measure import AFTER, MEASURES
 from emm.plan.cost import (
     components,
+    criteria_seconds,
     features_seconds,
     ideals_seconds,
     network,
@@ -32,9 +33,8 @@ SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
 LEAST_MINUTES = 60
 MEMORY = {  # MB
     **{"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)},
-    "ideals": (12000, 12000),
-    "features": (8000, 8000),
-    "quality": (16000, 16000),
+    **{"ideals": (12000, 12000), "criteria": (8000, 24000)},
+    **{"features": (8000, 8000), "quality": (16000, 16000)},
 }
 SECONDS = {
     "train": training_seconds,
@@ -43,6 +43,7 @@ SECONDS = {
     "ideals": ideals_seconds,
     "features": features_seconds,
     "quality": quality_seconds,
+    "criteria": criteria_seconds,
 }
 SCORE_BYTES = 20  # of a sample in the table of scores
 MAX_SOURCE = 60_000  # images of a source whose number nobody knows

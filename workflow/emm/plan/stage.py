@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def make_plan(catalog: Catalog) -> tuple[list[Job], set[tuple[str, str]], dict[s
     jobs, plan = all_jobs(catalog), catalog.config.plan
     gpu = find_gpu(plan.gpu)
     done = {job.key for job in jobs if is_done(catalog, job)}
+    done -= set(_drawn_again(jobs, done))
     facts = {
         **total(jobs, plan.gpus),
         "left_gpu_hours": sum(job.gpu_hours for job in jobs if job.key not in done),
@@ -51,6 +53,13 @@ def is_done(catalog: Catalog, job: Job) -> bool:
     if job.rule in MEASURES:
         return (catalog.evaluation_folder(*job.name.split("/")) / f"{job.rule}.parquet").exists()
     return False
+
+
+def _drawn_again(jobs: list[Job], done: set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Samples that were scored and removed, and that a measure needs still."""
+    for job in jobs:
+        if job.rule in MEASURES and job.key not in done:
+            yield from (key for key in job.needs if key[0] == "sample")
 
 
 def write_plan(catalog: Catalog, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Criteria of copying as a stage: samples of an evaluation, or any, in; rows of numbers out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emm.analyse.parquet import write_table
+from emm.data.stage import Subset, read_source, read_subset
+from emm.diffusion import SAMPLE_INDEX
+from emm.errors import UserError
+from emm.files import checked, read_arrays
+from emm.measure import HELD_OUT
+from emm.measure.criteria import compare, make_reference
+from emm.measure.heldout import NothingHeldOutError, held_out
+from emm.score.nearest import array_module
+from emm.score.runs import reference as rows_compared
+from emm.score.stage import load_images, same_channels
+
+
+def measure_criteria(
+    samples: Path, subset_path: Path, source_path: Path, output: Path, *, device: str = "auto"
+) -> pd.DataFrame:
+    """Apply all criteria to a run's samples, and write the table: a row per checkpoint.
+
+    Columns as in emm.measure.criteria, after those that tell the checkpoint. Held-out images come
+    from the source of the training set, in the shares of its classes. UserError for a run with
+    augmentation, whose orbits only the rule of 1/3 heeds.
+    """
+    index = checked(samples / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
+    settings, xp = index["settings"], array_module(device)
+    if settings["train.augment"] != "none":
+        raise UserError(f"{samples}: criteria are of training without augmentation")
+    subset = read_subset(subset_path)
+    images = subset.images[rows_compared(subset, settings["eval.label"])]
+    new = _others(index, source_path, subset)
+    known, rows = make_reference(images, new, xp), []
+    for entry in index["checkpoints"]:
+        found = compare(read_arrays(samples / entry["file"])["images"], known, xp)
+        rows.append({**_about(index), "step": entry["step"], "epoch": entry["epoch"], **found})
+    frame = pd.DataFrame(rows)
+    write_table(output, frame)
+    return frame
+
+
+def _about(index: dict[str, Any]) -> dict[str, str]:
+    return {"run": index["run"], "evaluation": f"{index['run']}/{index['evaluation']}"}
+
+
+def _others(index: dict[str, Any], source_path: Path, subset: Subset) -> np.ndarray | None:
+    """Held-out images of the data; None where the subset is all of it, or copies are of dummies."""
+    settings = index["settings"]
+    if settings["eval.label"] == "dummy":
+        return None
+    try:
+        return held_out(read_source(source_path), subset, HELD_OUT, settings["eval.seed"])[0]
+    except NothingHeldOutError:
+        return None
+
+
+def compare_images(
+    samples: Path, training: Path, others: Path | None = None, device: str = "auto"
+) -> dict[str, float]:
+    """All criteria of samples in a folder or array, as of a run's; others: held-out images.
+
+    UserError where their sizes differ, or for what is no image.
+    """
+    known, xp = load_images(training), array_module(device)
+    images, known = same_channels(load_images(samples), known)
+    new = None if others is None else same_channels(load_images(others), known)[0]
+    return compare(images, make_reference(known, new, xp), xp)
