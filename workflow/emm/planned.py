@@ -26,6 +26,11 @@ KEYS = {  # how a figure is read
     "many samples makes.",
     "examples": "The first training images of each data set.",
     "levels": "Solid: at held-out images, dotted: at training images. Bands: 95 % intervals.",
+    "onsets": "Bars: 95 % intervals of the sampling. An arrow: beyond the checkpoints. Dashed: the "
+    "most likely power law, arrows as censored points, with the 95 % interval of its exponent.",
+    "windows": "From the first step with an FID within 10 % of its minimum over the training to "
+    "the onset of memorization; open where memorization comes first.",
+    "pairs": "Framed: memorized, the nearest image is less than a third as far as the second.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from emm.analyse.names import CAPACITIES, METRICS, SIZE, TIMES, is_metric
+from emm.analyse.names import CAPACITIES, METRICS, ONSETS, SIZE, TIMES, is_metric
 from emm.analyse.places import (
     EPOCH,
     OF_NETWORK,
@@ -25,7 +25,12 @@ RULES = (  # names of targets that no figure may have
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
     "advice",
 )
-OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
+OWN_METRICS = (
+    *OF_SERIES,
+    SPREAD,
+    *OF_NETWORK,
+    *ONSETS,
+)  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
     "monotone-decreasing": (("along",), ("trend",)),
     "monotone-increasing": (("along",), ("trend",)),

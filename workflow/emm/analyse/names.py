@@ -258,6 +258,17 @@ OTHERS = {  # what else is published or claimed
 }
 
 
+ONSETS = {  # by metric: of which time, and the ratio that is passed
+    f"onset_{time}_{percent}": (time, percent / 100)
+    for time in TIMES
+    for percent in (1, 10, 50, 90)
+}
+OTHERS |= {
+    name: Metric(f"Onset of memorization ({level:.0%})".replace("%", " %"), f"{time}s", best="low")
+    for name, (time, level) in ONSETS.items()
+}
+
+
 def is_metric(column: str) -> bool:
     """Whether the memorization table has such a column of numbers."""
     return column in METRICS or re.fullmatch(r"(d1|ratio)_q(05|25|50|75|95)", column) is not None

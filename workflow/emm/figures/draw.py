@@ -20,6 +20,7 @@ from emm.figures.curves import curve
 from emm.figures.examples import examples
 from emm.figures.grids import grid
 from emm.figures.ideals import levels, paths
+from emm.figures.onsets import onsets, windows
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
 from emm.figures.variance import variance
@@ -27,7 +28,10 @@ from emm.files import atomic_path, write_text
 
 Galleries = Mapping[str, Mapping[str, np.ndarray]] | Mapping[str, Subset]
 Parts = Mapping[str, Sequence[frozenset[str]]]
-DRAWN = {"capacity": capacity, "variance": variance, "levels": levels, "paths": paths}
+DRAWN = {
+    **{"capacity": capacity, "variance": variance, "levels": levels, "paths": paths},
+    **{"onsets": onsets, "windows": windows},
+}
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
