@@ -6,7 +6,7 @@ import pytest
 
 from emm.analyse.checks import RULES
 
-GPU_RULES = {"train", "sample", "score", "ideals"}
+GPU_RULES = {"train", "sample", "score", "ideals", "twins"}
 
 
 def rules(project) -> dict[str, str]:

@@ -43,7 +43,7 @@ FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file na
 Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
-    *("levels", "paths", "variance", "onsets", "windows", "pairs"),
+    *("levels", "paths", "variance", "onsets", "windows", "twins", "pairs"),
 ]
 
 
@@ -64,7 +64,7 @@ class Figure(Settings):
         "their neighbours, a table, EMM and memorization capacity against a setting, training "
         "images, a measure against the level of noise, the paths of trainings between the ideal "
         "denoisers, what seeds change, when memorization sets in, when to stop before it, or "
-        "samples of two networks from the same noise"
+        "how alike samples of two networks from the same noise are, and these samples"
     )
     x: str = Field("data.size", description="Setting, or `epoch`, on the x axis")
     y: str = Field(

@@ -30,7 +30,8 @@ KEYS = {  # how a figure is read
     "most likely power law, arrows as censored points, with the 95 % interval of its exponent.",
     "windows": "From the first step with an FID within 10 % of its minimum over the training to "
     "the onset of memorization; open where memorization comes first.",
-    "pairs": "Framed: memorized, the nearest image is less than a third as far as the second.",
+    "twins": "Cosine of images less the mean training image. Bars: 95 % intervals over pairs.",
+    "pairs": "Below each other: the same noise, between the training images nearest to each.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
 DATA = (  # settings that a caption tells of every figure

@@ -1,5 +1,6 @@
 # In:  what an experiment's `measures` ask for: a run's checkpoints, its training set, and its source,
-# whose other images are held out. Out: a table beside the scores of the evaluation, and one of all
+# whose other images are held out; or its samples and those of its twin, with the training sets of
+# both. Out: a table beside the scores of the evaluation, and one of all
 # evaluations of an experiment for figures of single levels of noise.
 
 
@@ -36,6 +37,42 @@ rule ideals:
             --run {input.record:q} \
             --subset {input.subset:q} \
             --source {input.source:q} \
+            --attempts {params.attempts:q} \
+            --threads {threads} \
+            --output {output:q} \
+            2>{log:q}
+        """
+
+
+rule twins:
+    input:
+        samples=f"{EVALUATION}/samples",
+        subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
+        twin=lambda w: f"{twin(w)}/samples",
+        other=lambda w: f"{ROOT}/subsets/{RUNS[CATALOG.twin(w.run, w.evaluation)[0]].subset_id}.npz",
+    output:
+        f"{EVALUATION}/twins.parquet",
+    log:
+        f"{ROOT}/logs/twins/{{run}}/{{evaluation}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/twins/{{run}}/{{evaluation}}.jsonl"
+    priority: 40
+    threads: THREADS
+    resources:
+        gpu=lambda w: job("twins", w).gpus,
+        mem_mb=lambda w: job("twins", w).mem_mb,
+        runtime=lambda w: job("twins", w).minutes,
+    params:
+        device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing
+        attempts=lambda w, output: f"{ROOT}/usage/twins/{w.run}/{w.evaluation}.jsonl",  # reruns nothing
+    shell:
+        """
+        emm twins \
+            --samples {input.samples:q} \
+            --subset {input.subset:q} \
+            --twin {input.twin:q} \
+            --twin-subset {input.other:q} \
+            --device {params.device} \
             --attempts {params.attempts:q} \
             --threads {threads} \
             --output {output:q} \

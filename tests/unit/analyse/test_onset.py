@@ -81,17 +81,14 @@ def test_a_stray_checkpoint_is_no_onset():
     assert 8 < stray < 16
 
 
-@pytest.mark.parametrize("run_sd", [0.0, 4.0])
-def test_intervals_cover_the_truth(run_sd):
-    """As often as they say, where other seeds change nothing; more often if they might."""
+def test_intervals_cover_the_truth():
+    """As often as they say."""
     inside = []
     for seed in range(120):
-        runs = runs_of(table(sizes=[100], samples=200, seed=seed), run_sd, draws=400)
+        runs = runs_of(table(sizes=[100], samples=200, seed=seed), draws=400)
         row = onset_table(runs, [0.5]).iloc[0]
         inside.append(row["onset_step_low"] <= onset(100, 0.5) <= row["onset_step_high"])
-    assert np.mean(inside) > (0.97 if run_sd else 0.88)
-    if not run_sd:
-        assert np.mean(inside) < 1
+    assert 0.88 < np.mean(inside) < 1
 
 
 def test_plateau():

@@ -28,11 +28,6 @@ EXPONENTS = np.linspace(0, 2, 41)  # that a collapse is tried with
 Vector = NDArray[np.float64]
 
 
-def shifted(ratios: Vector, errors: Vector | float) -> Vector:
-    """Ratios in 0..1 moved by errors on the arcsine scale, where a binomial's sd is constant."""
-    return np.sin(np.clip(np.arcsin(np.sqrt(ratios)) + errors, 0, np.pi / 2)) ** 2
-
-
 def first_passing(steps: Vector, ratios: Vector, samples: Vector, level: float) -> Vector:
     """First step (...) at which each curve exceeds a level; -inf and inf outside the checkpoints.
 
@@ -48,8 +43,8 @@ def first_passing(steps: Vector, ratios: Vector, samples: Vector, level: float) 
 class Run:
     """Counts (K,) of an evaluation's checkpoints by step, and draws of the ratios (1 + D, K).
 
-    The estimate comes first; draws are of the Jeffreys posterior of each count, and of an error
-    that all checkpoints share: what another training seed would have given.
+    The estimate comes first; draws are of the Jeffreys posterior of each count: the error of the
+    sampling. What another training seed would give, only another one tells.
     """
 
     rows: pd.DataFrame
@@ -77,17 +72,16 @@ class Run:
         return float(last["step"] / last["epoch"])
 
 
-def runs_of(memorization: pd.DataFrame, run_sd: float = 0.0, draws: int = DRAWS) -> list[Run]:
+def runs_of(memorization: pd.DataFrame, draws: int = DRAWS) -> list[Run]:
     """The trained evaluations of a memorization table that have two checkpoints, by size.
 
-    run_sd: standard deviation of a ratio of 50 % over training seeds, in points. UserError where
-    none has two.
+    UserError where none has two.
     """
     rows = effective(memorization)
     rows = rows[(rows["n_samples"] > 0) & (rows["step"] > 0)]
     rows = rows.sort_values([SIZE, "step"], kind="stable")
     found = [
-        Run(part, _drawn(part, name, run_sd, draws))
+        Run(part, _drawn(part, name, draws))
         for name, part in rows.groupby("evaluation", sort=False)
         if len(part) > 1
     ]
@@ -96,12 +90,11 @@ def runs_of(memorization: pd.DataFrame, run_sd: float = 0.0, draws: int = DRAWS)
     return found
 
 
-def _drawn(rows: pd.DataFrame, name: Any, run_sd: float, draws: int) -> Vector:
+def _drawn(rows: pd.DataFrame, name: Any, draws: int) -> Vector:
     rng = np.random.default_rng(derive(0, f"onset/{name}"))
     hits, samples = (rows[key].to_numpy(float) for key in ("n_memorized", "n_samples"))
     counted = rng.beta(hits + 0.5, samples - hits + 0.5, (draws, len(rows)))
-    errors = rng.standard_normal((draws, 1)) * run_sd / 100
-    return np.concatenate([[hits / samples], shifted(counted, errors)])
+    return np.concatenate([[hits / samples], counted])
 
 
 def onset_table(runs: Sequence[Run], levels: Sequence[float] = LEVELS) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from emm.analyse.emm import EPSILON, crossings, decreasing_fit
 from emm.analyse.names import ONSETS, SIZE
 from emm.analyse.names import metric as column
-from emm.analyse.onset import first_passing, shifted
+from emm.analyse.onset import first_passing
 from emm.analyse.places import (
     CAPACITY,
     OF_NETWORK,
@@ -228,7 +228,8 @@ class Measurements:
         drawn = rng.beta(hits + 0.5, samples - hits + 0.5, DRAWS)
         if run:
             errors = _generator("run", run).standard_normal(DRAWS) * self.run_sd / 100
-            drawn = shifted(drawn, errors)
+            angle = np.clip(np.arcsin(np.sqrt(drawn)) + errors, 0, np.pi / 2)
+            drawn = np.sin(angle) ** 2
         return np.concatenate([[hits / samples], drawn])
 
     def _of_series(self, metric: str, item: Item, pick: Pick) -> Interval:

@@ -1,7 +1,7 @@
 """Commands that measure more of a run's checkpoints and samples than copies."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,6 +31,29 @@ def ideals(
 
         chosen = among(settings_from(set), EVALUATION_KEYS)
         measure_ideals(run, subset, source, chosen, output, name=name, threads=threads)
+
+
+@app.command()
+def twins(
+    samples: Annotated[Path, typer.Option(help="Samples of a run, as `emm sample` writes them.")],
+    subset: Subset,
+    twin: Annotated[Path, typer.Option(help="Samples of the run on the other half of the data.")],
+    twin_subset: Annotated[Path, typer.Option(help="Training set of that run.")],
+    output: Output,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
+    ] = "auto",
+    threads: Threads = 1,
+    attempts: Attempts = None,
+) -> None:
+    """Compare what two networks, trained on disjoint images, make of the same noise."""
+    limit_threads(threads)
+    from emm.attempts import recorded
+
+    with recorded(attempts):
+        from emm.measure.twins import Side, measure_twins
+
+        measure_twins(Side(samples, subset), Side(twin, twin_subset), output, device=device)
 
 
 @app.command()

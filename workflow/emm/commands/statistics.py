@@ -130,7 +130,7 @@ def onset(
         if memorization is None
         else read_table(memorization)
     )
-    facts = onset_facts(rows, catalog.scale.run_sd)
+    facts = onset_facts(rows)
     if as_json:
         print(json.dumps(without_infinities(facts), indent=1))
     else:

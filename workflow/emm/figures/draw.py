@@ -23,6 +23,7 @@ from emm.figures.ideals import levels, paths
 from emm.figures.onsets import onsets, windows
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, table
+from emm.figures.twins import pairs, twins
 from emm.figures.variance import variance
 from emm.files import atomic_path, write_text
 
@@ -30,8 +31,9 @@ Galleries = Mapping[str, Mapping[str, np.ndarray]] | Mapping[str, Subset]
 Parts = Mapping[str, Sequence[frozenset[str]]]
 DRAWN = {
     **{"capacity": capacity, "variance": variance, "levels": levels, "paths": paths},
-    **{"onsets": onsets, "windows": windows},
+    **{"onsets": onsets, "windows": windows, "twins": twins},
 }
+PICTURED = {"grid": grid, "examples": examples, "pairs": pairs}
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -71,9 +73,8 @@ def _picture(
     galleries: Galleries,
     parts: Parts,
 ) -> tuple[Picture, pd.DataFrame, dict[str, str]]:
-    if figure.plot in ("grid", "examples"):
-        drawing = grid if figure.plot == "grid" else examples
-        return *drawing(figure, memorization, galleries), {}
+    if figure.plot in PICTURED:
+        return *PICTURED[figure.plot](figure, memorization, galleries), {}
     if figure.plot in DRAWN:
         return *DRAWN[figure.plot](figure, memorization), {}
     if figure.y in CAPACITIES:

@@ -30,4 +30,9 @@ def _named(name: str, end: str) -> str:
     return f"{name}{end}"
 
 
-COLUMNS = {"ideals": ideals}
+def twins(rows: pd.DataFrame) -> pd.DataFrame:
+    """How alike the samples of two networks are."""
+    return rows.drop(columns=["run", "evaluation", "twin", "epoch"])
+
+
+COLUMNS = {"ideals": ideals, "twins": twins}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from emm.catalog import Catalog
 from emm.data.catalogue import source_info
 from emm.documents import Config
-from emm.measure import AFTER, MEASURES
+from emm.measure import AFTER, MEASURES, is_measured
 from emm.plan.cost import (
     components,
     ideals_seconds,
@@ -19,6 +19,7 @@ from emm.plan.cost import (
     sampling_seconds,
     scoring_seconds,
     training_seconds,
+    twins_seconds,
 )
 from emm.plan.gpus import find_gpu
 from emm.runs import Evaluation, Run
@@ -30,13 +31,14 @@ SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
 LEAST_MINUTES = 60
 MEMORY = {  # MB
     **{"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)},
-    "ideals": (12000, 12000),
+    **{"ideals": (12000, 12000), "twins": (8000, 24000)},
 }
 SECONDS = {
     "train": training_seconds,
     "sample": sampling_seconds,
     "score": scoring_seconds,
     "ideals": ideals_seconds,
+    "twins": twins_seconds,
 }
 SCORE_BYTES = 20  # of a sample in the table of scores
 MAX_SOURCE = 60_000  # images of a source whose number nobody knows
@@ -204,8 +206,10 @@ def _measure_jobs(catalog: Catalog, requests: Requests) -> Iterator[Job]:
             run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
             stage = AFTER[measure]
             taken = requests.job(stage, run, evaluation if stage != "train" else None)
-            needs = (taken.key, ("data", run.source_id))
-            yield replace(requests.job(measure, run, evaluation), needs=needs)
+            others = ("data", run.source_id)
+            if measure == "twins":
+                others = ("sample", "/".join(catalog.twin(*key)))
+            yield replace(requests.job(measure, run, evaluation), needs=(taken.key, others))
 
 
 def _result_jobs(catalog: Catalog) -> Iterator[Job]:
@@ -214,7 +218,8 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
     for row in catalog.rows:
         scores[row.experiment].append(("score", row.key))
         measures = catalog.experiments[row.experiment].measures
-        scores[row.experiment] += [(measure, row.key) for measure in measures]
+        asked = (measure for measure in measures if is_measured(measure, row.settings))
+        scores[row.experiment] += [(measure, row.key) for measure in asked]
     for name, keys in scores.items():
         needs = tuple(dict.fromkeys(keys))
         yield Job(

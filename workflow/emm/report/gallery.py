@@ -12,7 +12,7 @@ from emm.planned import PlannedFigure
 from emm.report.captions import caption, summary
 from emm.report.verdicts import read_replication
 
-WIDTHS = {"grid": 1100, "examples": 1100}  # pixels
+WIDTHS = {"grid": 1100, "examples": 1100, "pairs": 1100}  # pixels
 WIDTH = 620  # of all others
 COLOURS = 96  # of a picture's palette: text stays crisp, and files a tenth of their size
 

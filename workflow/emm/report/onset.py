@@ -27,7 +27,7 @@ KEPT = ("level", "status", "bound", "onset_step", "onset_step_low", "onset_step_
 PLATEAU = ("ratio", "ratio_low", "ratio_high", "growth", "growth_low", "growth_high")
 
 
-def onset_facts(memorization: pd.DataFrame, run_sd: float = 0.0) -> list[dict[str, Any]]:
+def onset_facts(memorization: pd.DataFrame) -> list[dict[str, Any]]:
     """What `emm onset` says of each series: `label`, `onsets`, `laws`, `collapse`, `windows`.
 
     Tables as lists of records; what lies beyond the checkpoints is NaN or infinite. UserError
@@ -41,7 +41,7 @@ def onset_facts(memorization: pd.DataFrame, run_sd: float = 0.0) -> list[dict[st
     found = []
     for settings, members in series:
         label = plain_text(series_label({name: settings[name] for name in names}))
-        found.append({"label": label or "all runs", **_facts(runs_of(members, run_sd))})
+        found.append({"label": label or "all runs", **_facts(runs_of(members))})
     return found
 
 
