@@ -43,7 +43,8 @@ FigureName = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # a target, a file na
 Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
-    *("levels", "paths", "variance", "onsets", "windows", "twins", "pairs"),
+    *("onsets", "windows", "twins", "pairs"),
+    *("levels", "paths", "variance"),
 ]
 
 

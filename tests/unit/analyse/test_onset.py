@@ -107,7 +107,7 @@ def test_law_and_collapse_find_the_exponent(exponent):
     found = collapse(runs)
     assert found.exponent == pytest.approx(exponent, abs=0.05)
     assert found.low - 0.02 <= exponent <= found.high + 0.02
-    assert found.high - found.low < 0.1
+    assert found.high - found.low < 0.3
     assert found.spread < 3 * found.noise < found.of_steps
 
 
@@ -137,6 +137,7 @@ def test_spread_is_that_of_isotonic_regressions():
         assert spread == pytest.approx(100 * np.sqrt(np.mean(squares)), rel=1e-6)
     assert found.spread <= min(found.of_steps, found.of_epochs)
     assert collapse(runs[:1]) is None
+    assert np.isinf(collapse(runs[:2]).high)
 
 
 def test_window_between_good_and_memorized():

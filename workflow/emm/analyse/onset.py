@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from emm.analyse.emm import crossings, decreasing_fit
 from emm.analyse.fits import Law, points_from_draws, power_law
@@ -155,9 +156,10 @@ def onset_law(table: pd.DataFrame) -> Law | None:
 class Collapse(NamedTuple):
     """How well the curves of all sizes n fall on one another as functions of step / n^exponent.
 
-    exponent: that of the best fall, with its 95 % interval. Spreads are root mean square
-    differences, in points, of the ratios of each size from the non-decreasing curve of the other
-    sizes: at that exponent, at 0 (steps) and at 1 (epochs); noise: what sampling alone makes.
+    exponent: that of the best fall, with a 95 % interval by the jackknife over sizes and the error
+    of the sampling; infinite ends for two sizes. Spreads are root mean square differences, in
+    points, of the ratios of each size from the non-decreasing curve of the other sizes: at that
+    exponent, at 0 (steps) and at 1 (epochs); noise: what sampling alone makes.
     """
 
     exponent: float
@@ -169,6 +171,34 @@ class Collapse(NamedTuple):
     noise: float
 
 
+class Pooled(NamedTuple):
+    """Checkpoints of all runs: logarithms of steps and sizes, samples (K,), ratios (D, K)."""
+
+    steps: Vector
+    sizes: Vector
+    samples: Vector
+    ratios: Vector
+
+    def without(self, size: float) -> "Pooled":
+        """All but those of a size, and the estimates alone."""
+        kept = self.sizes != size
+        return Pooled(self.steps[kept], self.sizes[kept], self.samples[kept], self.ratios[:1, kept])
+
+    def exponents(self) -> Vector:
+        """Those of the best fall (D,)."""
+        return _lowest(np.stack([self.spread(a) for a in EXPONENTS]))
+
+    def spread(self, exponent: float) -> Vector:
+        """Differences (D,) of ratios from the curve of the other sizes, in points."""
+        x, squares = self.steps - exponent * self.sizes, np.zeros(len(self.ratios))
+        for size in np.unique(self.sizes):
+            own = self.sizes == size
+            known, curve = _curve(x[~own], self.ratios[:, ~own], self.samples[~own])
+            apart = self.ratios[:, own] - _interpolated(x[own], known, curve)
+            squares += (apart**2).sum(axis=-1)
+        return 100 * np.sqrt(squares / len(x))
+
+
 def collapse(runs: Sequence[Run]) -> Collapse | None:
     """The collapse of some runs; None where all have one size.
 
@@ -177,16 +207,29 @@ def collapse(runs: Sequence[Run]) -> Collapse | None:
     """
     if len({run.size for run in runs}) < 2:
         return None
-    keep = slice(0, 1 + FEWER_DRAWS)
-    ratios = np.concatenate([run.ratios[keep] for run in runs], axis=1)
-    samples = np.concatenate([run.samples for run in runs])
-    steps = np.concatenate([np.log(run.steps) for run in runs])
-    sizes = np.concatenate([np.full(len(run.steps), np.log(run.size)) for run in runs])
-    tried = np.stack([_spread(steps - a * sizes, sizes, ratios, samples) for a in EXPONENTS])
-    best = _lowest(tried)
-    at = [float(_spread(steps - a * sizes, sizes, ratios[:1], samples)[0]) for a in (best[0], 0, 1)]
-    noise = 100 * np.sqrt((ratios[0] * (1 - ratios[0]) / samples).mean())
-    return Collapse(float(best[0]), *_ends(best[1:]), *at, float(noise))
+    pooled = Pooled(
+        np.concatenate([np.log(run.steps) for run in runs]),
+        np.concatenate([np.full(len(run.steps), np.log(run.size)) for run in runs]),
+        np.concatenate([run.samples for run in runs]),
+        np.concatenate([run.ratios[: 1 + FEWER_DRAWS] for run in runs], axis=1),
+    )
+    found = pooled.exponents()
+    best, reach = float(found[0]), _reach(pooled, found[1:])
+    alone = pooled._replace(ratios=pooled.ratios[:1])
+    spreads = [float(alone.spread(at)[0]) for at in (best, 0.0, 1.0)]
+    ratios = alone.ratios[0]
+    noise = 100 * np.sqrt((ratios * (1 - ratios) / pooled.samples).mean())
+    return Collapse(best, best - reach, best + reach, *spreads, float(noise))
+
+
+def _reach(pooled: Pooled, draws: Vector) -> float:
+    """Half the 95 % interval of the exponent, Student's with a degree less than there are sizes."""
+    sizes = np.unique(pooled.sizes)
+    if len(sizes) < 3:
+        return np.inf
+    left_out = np.array([pooled.without(size).exponents()[0] for size in sizes])
+    jackknife = (len(sizes) - 1) * left_out.var()
+    return float(t.ppf(0.975, len(sizes) - 1) * np.sqrt(jackknife + draws.var()))
 
 
 def _lowest(spreads: Vector) -> Vector:
@@ -199,16 +242,6 @@ def _lowest(spreads: Vector) -> Vector:
     share = np.where(bend > 0, (before - after) / (2 * np.where(bend > 0, bend, 1)), 0)
     step = EXPONENTS[1] - EXPONENTS[0]
     return EXPONENTS[at] + step * np.clip(share, -1, 1)
-
-
-def _spread(x: Vector, sizes: Vector, ratios: Vector, samples: Vector) -> Vector:
-    """Differences (D,) of ratios (D, K) from the curve of the other sizes over x, in points."""
-    squares = np.zeros(len(ratios))
-    for size in np.unique(sizes):
-        own = sizes == size
-        known, curve = _curve(x[~own], ratios[:, ~own], samples[~own])
-        squares += ((ratios[:, own] - _interpolated(x[own], known, curve)) ** 2).sum(axis=-1)
-    return 100 * np.sqrt(squares / len(x))
 
 
 def _curve(x: Vector, ratios: Vector, samples: Vector) -> tuple[Vector, Vector]:

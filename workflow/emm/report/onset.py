@@ -126,10 +126,15 @@ def _share(row: pd.Series, name: str) -> str:
 def _fallen(found: Collapse) -> str:
     return (
         f"curves of all sizes fall best on one another over step / n^a with a = "
-        f"{found.exponent:.2f} ({found.low:.2f} to {found.high:.2f}): they differ by "
+        f"{found.exponent:.2f} ({_ends(found)}): they differ by "
         f"{found.spread:.1f} points, over steps by {found.of_steps:.1f}, over epochs by "
         f"{found.of_epochs:.1f} (sampling alone: {found.noise:.1f})"
     )
+
+
+def _ends(found: Collapse) -> str:
+    known = np.isfinite([found.low, found.high]).all()
+    return f"{found.low:.2f} to {found.high:.2f}" if known else "interval open"
 
 
 def _window(row: dict[str, Any]) -> str:
