@@ -29,6 +29,7 @@ OTHER_VALUES = {
     "data.only_class": "cat",
     "data.alpha": 0.2,
     "data.selection": "random",
+    "data.part": 2,
     "data.seed": 1,
     "data.cross_width": 2,
     "data.cross_position": "centre",

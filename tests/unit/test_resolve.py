@@ -337,3 +337,9 @@ def test_nothing_is_augmented_where_nothing_is_trained():
     diffusion = {"model.arch": "stable_diffusion", "model.base": "tiny", "eval.sampler": "ddim"}
     with pytest.raises(UserError, match=r"train\.augment flip: Stable Diffusion is tuned"):
         resolved({**diffusion, "train.augment": "flip"})
+
+
+def test_two_parts_need_twice_the_images():
+    assert resolved({"data.part": 2, "data.size": 25_000})["data.part"] == 2
+    with pytest.raises(UserError, match=r"data\.size 26000 need 52000 images; cifar10 has 50000"):
+        resolved({"data.part": 2, "data.size": 26_000})

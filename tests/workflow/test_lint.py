@@ -6,7 +6,10 @@ import pytest
 
 from emm.analyse.checks import RULES
 
-GPU_RULES = {"train", "sample", "score", "ideals", "features", "quality", "criteria"}
+GPU_RULES = {
+    *("train", "sample", "score", "features"),
+    *("ideals", "criteria", "quality", "twins"),
+}
 
 
 def rules(project) -> dict[str, str]:

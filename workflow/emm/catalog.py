@@ -27,12 +27,15 @@ from emm.expansion import (
 from emm.filters import parse_filter, shows, value_of
 from emm.given import is_trained
 from emm.ids import dummy_settings, evaluation_settings, identity, run_id
+from emm.measure import is_measured, twin_settings
 from emm.planned import PlannedFigure
 from emm.repetitions import repeated, repetitions, sweeps_seeds
 from emm.resolve import resolve, with_epochs
 from emm.runs import Evaluation, Row, Run, all_digits
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.yamlfile import load_yaml
+
+DETERMINISTIC = ("heun", "ddim")  # samplers
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,17 @@ class Catalog:
         asking = {name for name, content in self.experiments.items() if measure in content.measures}
         asking &= {experiment} if experiment else asking
         rows = (row for row in self.rows if row.experiment in asking)
-        return list(dict.fromkeys((row.run_id, row.evaluation_id) for row in rows))
+        keys = (
+            (row.run_id, row.evaluation_id) for row in rows if is_measured(measure, row.settings)
+        )
+        return list(dict.fromkeys(keys))
+
+    def twin(self, run_id: str, evaluation_id: str) -> tuple[str, str]:
+        """The evaluation of the run that differs in data.part alone, of which it is 1.
+
+        UserError where there is none, or where samples are not a function of their first noise.
+        """
+        return _twin(self.runs, run_id, evaluation_id)
 
     @property
     def score_files(self) -> list[Path]:
@@ -178,11 +191,11 @@ def load(
     if claims:
         known = {**files, **shipped_experiments(workflow)}
         check_claims(experiments, listed, {**figures, **others}, known)
+    runs = _runs(rows)
+    _check_twins(experiments, rows, runs)
     kept = set(map(id, rows))
     left_out = tuple(row for row in listed if id(row) not in kept)
-    return Catalog(
-        config, scale, files, experiments, tuple(rows), _runs(rows), figures, others, left_out
-    )
+    return Catalog(config, scale, files, experiments, tuple(rows), runs, figures, others, left_out)
 
 
 def _check_names(config: Config, scale: Scale, files: Mapping[str, Path], workflow: Path) -> None:
@@ -277,6 +290,36 @@ def _runs(rows: Iterable[Row]) -> dict[str, Run]:
         run.evaluations.setdefault(row.evaluation_id, evaluation)
         run.experiments.add(row.experiment)
     return runs
+
+
+def _check_twins(
+    experiments: Mapping[str, Experiment], rows: Iterable[Row], runs: Mapping[str, Run]
+) -> None:
+    """UserError for an experiment that measures twins and has none, or half of a pair."""
+    for name, experiment in experiments.items():
+        if "twins" not in experiment.measures:
+            continue
+        own = [r for r in rows if r.experiment == name and is_measured("twins", r.settings)]
+        if not own:
+            raise UserError(f"experiment {name}: measures: twins: no run has data.part 2")
+        for row in own:
+            try:
+                _twin(runs, row.run_id, row.evaluation_id)
+            except UserError as error:
+                raise UserError(f"experiment {name}: measures: twins: {error}") from error
+
+
+def _twin(runs: Mapping[str, Run], own: str, evaluation: str) -> tuple[str, str]:
+    settings = runs[own].evaluations[evaluation].settings
+    if settings["eval.sampler"] not in DETERMINISTIC:
+        raise UserError(
+            f"eval.sampler {settings['eval.sampler']}: adds noise at every step, so that samples "
+            f"do not follow from the first; use {' or '.join(DETERMINISTIC)}"
+        )
+    other = run_id(twin_settings(settings))
+    if other not in runs or evaluation not in runs[other].evaluations:
+        raise UserError(f"{own}: its twin {other} (data.part 1) is not among the runs; select both")
+    return other, evaluation
 
 
 def _figures(

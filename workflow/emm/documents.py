@@ -44,6 +44,7 @@ Scalar = bool | int | float | str | None
 PlotKind = Literal[
     *("curve", "points", "bars", "grid", "table", "capacity", "examples"),
     *("metrics", "metrics_table", "plane", "thresholds"),
+    *("onsets", "windows", "twins", "pairs"),
     *("levels", "paths", "variance"),
 ]
 
@@ -65,8 +66,9 @@ class Figure(Settings):
         "their neighbours, a table, EMM and memorization capacity against a setting, training "
         "images, a measure against the level of noise, the paths of trainings between the ideal "
         "denoisers, what seeds change, two measures of trainings against each other, a line or a "
-        "row of a table per metric, or samples that count as copies against the threshold of the "
-        "distance ratio",
+        "row of a table per metric, samples that count as copies against the threshold of the "
+        "distance ratio, when memorization sets in, when to stop before it, or how alike samples "
+        "of two networks from the same noise are, and these samples",
     )
     x: str = Field(
         "data.size", description="Setting, or `epoch`, on the x axis; of a plane, a column as y"

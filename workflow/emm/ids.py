@@ -93,7 +93,8 @@ def _subset_slug(s: Mapping[str, Any]) -> str:
     copies = f"copies{s['data.copies']}" if s["data.copies"] > 1 else ""
     only = (s["data.only_class"] or "").replace(" ", "-").replace("/", "-")
     size = f"n{s['data.size']}"
-    parts = [s["data.dataset"], only, resolution, size, blend, copies, dummies, kind]
+    part = f"part{s['data.part']}" if s["data.part"] > 1 else ""
+    parts = [s["data.dataset"], only, resolution, size, part, blend, copies, dummies, kind]
     return "-".join(filter(None, parts))
 
 

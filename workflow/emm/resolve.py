@@ -40,6 +40,7 @@ def resolve(settings: dict[str, Any], where: str) -> dict[str, Any]:
             resolution=settings["data.resolution"],
             label_kind=settings["labels.kind"],
         )
+        _check_part(settings)
         _check_path(settings, info)
         _check_dummies(settings)
         _check_copies(settings)
@@ -88,6 +89,16 @@ def _check_alpha(settings: Mapping[str, Any], info: SourceInfo) -> None:
     if not info.blends and alpha is not None:
         blends = " or ".join(name for name, other in SOURCES.items() if other.blends)
         raise UserError(f"data.alpha: goes with data.dataset {blends}; null for {dataset}")
+
+
+def _check_part(settings: Mapping[str, Any]) -> None:
+    """As far as it shows before the images are there: classes may be too small for two parts."""
+    size, available = settings["data.size"], source_info(settings["data.dataset"]).size
+    if settings["data.part"] > 1 and available and 2 * size > available:
+        raise UserError(
+            f"data.part 2: two disjoint subsets of data.size {size} need {2 * size} images; "
+            f"{settings['data.dataset']} has {available}"
+        )
 
 
 def _check_path(settings: Mapping[str, Any], info: SourceInfo) -> None:

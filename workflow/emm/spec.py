@@ -68,6 +68,7 @@ class Data(Settings):
     selection: Literal["balanced_prefix", "random"] = Field(
         "balanced_prefix", description="Class-balanced nested prefixes, or a seeded random order"
     )
+    part: int = Field(1, ge=1, le=2, description="Which of two disjoint subsets of this size")
     seed: int = Field(0, ge=0, description="Seed of the random selection and of generated sources")
     cross_width: int = Field(1, ge=1, description="Mondrian: width of the cross in pixels")
     cross_position: Literal["random", "centre"] = Field(

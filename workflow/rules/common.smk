@@ -118,6 +118,11 @@ def measured(measure, experiment):
     return [f"{ROOT}/runs/{run}/{name}/{measure}.parquet" for run, name in found]
 
 
+def twin(wildcards):
+    """Folder of the same evaluation of the run that was trained on the other half."""
+    return f"{ROOT}/runs/" + "/".join(CATALOG.twin(wildcards.run, wildcards.evaluation))
+
+
 def results_of(experiment):
     """What tables of an experiment, or of all, are made of: summaries, measures and records."""
     rows = [row for row in CATALOG.rows if experiment in (None, row.experiment)]

@@ -1,6 +1,7 @@
-# In:  what an experiment's `measures` ask for: a run's checkpoints or samples, its training set, and
-# its source, whose other images are held out. Out: a table beside the scores of the evaluation, and one
-# of all evaluations of an experiment for figures of single levels of noise.
+# In:  what an experiment's `measures` ask for: a run's checkpoints, its training set, and its source,
+# whose other images are held out; measures of samples have rule files of their own. Out: a table
+# beside the scores of the evaluation, and one of all evaluations of an experiment for figures of
+# single levels of noise.
 
 
 rule ideals:
@@ -39,40 +40,6 @@ rule ideals:
             --attempts {params.attempts:q} \
             --threads {threads} \
             --output {output:q} \
-            2>{log:q}
-        """
-
-
-rule criteria:
-    input:
-        samples=f"{EVALUATION}/samples",
-        subset=lambda w: f"{ROOT}/subsets/{RUNS[w.run].subset_id}.npz",
-        source=lambda w: f"{ROOT}/sources/{RUNS[w.run].source_id}.npz",
-    output:
-        f"{EVALUATION}/criteria.parquet",
-    log:
-        f"{ROOT}/logs/criteria/{{run}}/{{evaluation}}.log",
-    benchmark:
-        f"{ROOT}/benchmarks/criteria/{{run}}/{{evaluation}}.jsonl"
-    priority: 40
-    threads: THREADS
-    resources:
-        gpu=lambda w: job("criteria", w).gpus,
-        mem_mb=lambda w: job("criteria", w).mem_mb,
-        runtime=lambda w: job("criteria", w).minutes,
-    params:
-        device=lambda w, output: RUNS[w.run].settings["train.device"],  # reruns nothing
-        attempts=lambda w, output: f"{ROOT}/usage/criteria/{w.run}/{w.evaluation}.jsonl",  # reruns nothing
-    shell:
-        """
-        emm criteria \
-            --samples {input.samples:q} \
-            --training {input.subset:q} \
-            --source {input.source:q} \
-            --output {output:q} \
-            --device {params.device} \
-            --attempts {params.attempts:q} \
-            --threads {threads} \
             2>{log:q}
         """
 

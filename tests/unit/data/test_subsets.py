@@ -59,6 +59,36 @@ def test_first_classes_by_index(source, classes, share):
     assert np.bincount(source.labels[index]).tolist() == [share] * classes
 
 
+@given(
+    source=balanced_sources(),
+    shares=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    selection=st.sampled_from(["balanced_prefix", "random"]),
+)
+def test_parts_are_disjoint_and_nested(source, shares, selection):
+    small, large = (
+        [
+            set(select(source, size=s * source.num_classes, selection=selection, part=part))
+            for part in (1, 2)
+        ]
+        for s in sorted(shares)
+    )
+    assert not large[0] & large[1]
+    assert [len(part) for part in large] == [max(shares) * source.num_classes] * 2
+    assert small[0] <= large[0]
+    assert small[1] <= large[1]
+
+
+@pytest.mark.parametrize("selection", ["balanced_prefix", "random"])
+@pytest.mark.parametrize("classes", [0, 2])
+def test_no_second_part_where_it_would_share_images(selection, classes):
+    source = source_of(np.arange(20) % classes if classes else np.full(20, -1), classes)
+    assert len(select(source, size=10, selection=selection, part=2)) == 10
+    with pytest.raises(UserError, match=r"data\.part 2: two disjoint subsets need"):
+        select(source, size=12, selection=selection, part=2)
+    with pytest.raises(UserError, match=r"data\.part 2"):
+        select(source, selection=selection, part=2)
+
+
 def test_published_sizes_of_figure_2b():
     source = source_of(np.arange(50_000) % 10, 10)
     for classes in (1, 2, 5, 10):

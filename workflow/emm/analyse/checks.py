@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from emm.analyse.names import CAPACITIES, METRICS, SIZE, TIMES, is_metric, metric
+from emm.analyse.names import CAPACITIES, METRICS, ONSETS, SIZE, TIMES, is_metric, metric
 from emm.analyse.places import (
     EPOCH,
     OF_NETWORK,
@@ -28,7 +28,9 @@ RULES = (  # names of targets that no figure may have
     "advice",
 )
 OF_METRICS = ("metrics", "metrics_table")  # plots of several columns
-OWN_METRICS = (*OF_SERIES, SPREAD, *OF_NETWORK)  # what claims may be made of besides table columns
+OWN_METRICS = (  # what claims may be made of besides table columns
+    *(*OF_SERIES, SPREAD, *OF_NETWORK, *ONSETS),
+)
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
     "monotone-decreasing": (("along",), ("trend",)),
     "monotone-increasing": (("along",), ("trend",)),

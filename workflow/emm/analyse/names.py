@@ -17,6 +17,7 @@ SETTINGS = {
     "data.duplicated": "Share of repeated images",
     "data.only_class": "Image class",
     "data.num_classes": "Number of image classes",
+    "data.part": "Half of the data",
     "data.resolution": "Resolution (pixels)",
     "data.seed": "Draw of the data",
     "data.size": r"Training set size $|\mathcal{D}|$ (images)",
@@ -244,6 +245,13 @@ METRICS = {
     "e_clean": Metric("Denoising error, held-out images", best="low", decimals=4),
     "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
     "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
+    "twin_similarity": Metric("Similarity of twins", decimals=3),
+    "twin_similarity_unpaired": Metric("Similarity of samples of different noise", decimals=3),
+    "twin_similarity_nearest": Metric("Similarity to the nearest training image", decimals=3),
+    "twin_distance": Metric("Distance of twins", "grey levels"),
+    "twin_distance_unpaired": Metric("Distance of samples of different noise", "grey levels"),
+    "twin_closer": Metric("Twins nearer to each other than to the data", "%", 100.0, (0, 100)),
+    "twin_reproduced": Metric("Twins of a similarity above 0.6", "%", 100.0, (0, 100)),
     "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
     "fid": Metric("FID, held-out images", best="low"),
     "fid_training": Metric("FID, training set"),
@@ -294,6 +302,17 @@ OTHERS = {  # what else is published or claimed
     "parameters_million": Metric("Network parameters", "million"),
     "parameters_difference_percent": Metric("Parameters that labels add", "%"),
     "factor": Metric("Factor"),
+}
+
+
+ONSETS = {  # by metric: of which time, and the ratio that is passed
+    f"onset_{time}_{percent}": (time, percent / 100)
+    for time in TIMES
+    for percent in (1, 10, 50, 90)
+}
+OTHERS |= {
+    name: Metric(f"Onset of memorization ({level:.0%})".replace("%", " %"), f"{time}s", best="low")
+    for name, (time, level) in ONSETS.items()
 }
 
 

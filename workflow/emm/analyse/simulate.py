@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from emm.analyse.emm import EPSILON, crossings, decreasing_fit
-from emm.analyse.names import SIZE
+from emm.analyse.names import ONSETS, SIZE
 from emm.analyse.names import metric as column
+from emm.analyse.onset import first_passing
 from emm.analyse.places import (
     CAPACITY,
     OF_NETWORK,
@@ -158,6 +159,8 @@ class Measurements:
         if metric in OF_NETWORK:
             of_network = million_parameters if metric == PARAMETERS else added_parameters
             return _constant(of_network(entry.row.settings))
+        if metric in ONSETS:
+            return self._onset(metric, entry)
         row = self.checkpoint(entry, pick)
         if row is None or (metric != SPREAD and pd.isna(row.get(metric))):
             return None
@@ -180,6 +183,17 @@ class Measurements:
         sd = KNN_PER_POINT * self.run_sd if metric == "knn_distance" else 0.0
         errors = _generator("distance", entry.row.run_id).standard_normal(DRAWS)
         return _exact(value * np.exp(sd * errors), value)
+
+    def _onset(self, metric: str, entry: Entry) -> Interval | None:
+        """When the ratio of an evaluation passes a level; bounds where its checkpoints do not."""
+        rows, (time, level) = self._rows.get(entry.evaluation), ONSETS[metric]
+        if rows is None:
+            return None
+        ratios = np.stack([self.ratio(entry, row) for _, row in rows.iterrows()], axis=-1)
+        times = rows[time].to_numpy(float)
+        found = first_passing(times, ratios, rows["n_samples"].to_numpy(float), level)
+        low = np.where(found == np.inf, times[-1], np.where(found == -np.inf, 0, found))
+        return Interval(low, np.where(found == -np.inf, times[0], found))
 
     def ratio(self, entry: Entry, row: pd.Series) -> Draws:
         """Fractions (1 + DRAWS,) of memorized samples at a row of the table."""

@@ -9,6 +9,7 @@ from emm.analyse.series import plain
 from emm.analyse.tables import emm_table
 from emm.catalog import Catalog
 from emm.errors import UserError
+from emm.measure import is_measured
 from emm.measure.columns import COLUMNS
 from emm.spec import DEFAULTS
 
@@ -35,7 +36,9 @@ def gather(catalog: Catalog) -> pd.DataFrame:
         frame = read_table(catalog.evaluation_folder(*evaluation) / "summary.parquet")
         frame = _worded(frame)
         frame.insert(2, "experiments", ",".join(sorted(names)))
-        for measure in sorted({m for name in names for m in catalog.experiments[name].measures}):
+        settings = catalog.evaluations[evaluation].settings
+        asked = {m for name in names for m in catalog.experiments[name].measures}
+        for measure in sorted(m for m in asked if is_measured(m, settings)):
             found = read_table(catalog.evaluation_folder(*evaluation) / f"{measure}.parquet")
             frame = frame.merge(COLUMNS[measure](found), on="step", how="left", validate="1:1")
         frames.append(frame)

@@ -89,6 +89,27 @@ def criteria(
 
 
 @app.command()
+def twins(
+    samples: Annotated[Path, typer.Option(help="Samples of a run, as `emm sample` writes them.")],
+    subset: Subset,
+    twin: Annotated[Path, typer.Option(help="Samples of the run on the other half of the data.")],
+    twin_subset: Annotated[Path, typer.Option(help="Training set of that run.")],
+    output: Output,
+    device: Device = "auto",
+    threads: Threads = 1,
+    attempts: Attempts = None,
+) -> None:
+    """Compare what two networks, trained on disjoint images, make of the same noise."""
+    limit_threads(threads)
+    from emm.attempts import recorded
+
+    with recorded(attempts):
+        from emm.measure.twins import Side, measure_twins
+
+        measure_twins(Side(samples, subset), Side(twin, twin_subset), output, device=device)
+
+
+@app.command()
 def gather(
     measure: str,
     output: Output,

@@ -130,6 +130,7 @@ def _build(source: "Source", settings: dict[str, Any], dummies: "Source | None" 
         dummy_size=s["data.dummy_size"],
         duplicated=s["data.duplicated"],
         copies=s["data.copies"],
+        part=s["data.part"],
     )
 
 

@@ -116,3 +116,32 @@ def advice(
         print(page, end="")
     else:
         write_text(output, page)
+
+
+@app.command()
+def onset(
+    config: ConfigFile = "config.yaml",
+    scale: str | None = None,
+    experiments: Selected = None,
+    memorization: Annotated[
+        Path | None, typer.Option(help="The memorization table; by default the config's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say when in training memorization sets in, and how that grows with the training set."""
+    from emm.analyse.parquet import read_table
+    from emm.analyse.summary import experiment_tables
+    from emm.listing import console
+    from emm.report.onset import onset_facts, print_onsets, without_infinities
+
+    catalog = config_from(config, scale, experiments)
+    rows = (
+        experiment_tables(catalog, "memorization")
+        if memorization is None
+        else read_table(memorization)
+    )
+    facts = onset_facts(rows)
+    if as_json:
+        print(json.dumps(without_infinities(facts), indent=1))
+    else:
+        print_onsets(facts, console())

@@ -97,6 +97,7 @@ def build_subset(
     dummy_size: int = 0,
     duplicated: float = 0.0,
     copies: int = 1,
+    part: int = 1,
 ) -> Subset:
     """Select, resize and label; see `select`, `resize` and `make_labels` for the settings.
 
@@ -117,6 +118,7 @@ def build_subset(
         alpha=alpha,
         selection=selection,
         seed=selection_seed,
+        part=part,
     )
     images, classes = source.images[index], source.labels[index]
     images = resize(images, resolution or min(images.shape[1:3]))

@@ -17,6 +17,7 @@ def select(
     alpha: float | None = None,
     selection: str = "balanced_prefix",
     seed: int = 0,
+    part: int = 1,
 ) -> np.ndarray:
     """Rows of the source that make up a subset, int64, in the order they are stored.
 
@@ -26,17 +27,33 @@ def select(
     random: the first N of the images (of the first k classes) in an order that the seed fixes.
     Subsets of one seed are nested, balanced ones where k divides N. size None takes everything;
     num_classes None all classes. With alpha the first int(N (1 - alpha)) images of the first of
-    two classes, then the first of the second. UserError if the source has too few images.
+    two classes, then the first of the second. part 2: the last images of each order instead of the
+    first, which makes another subset with no image of the first. UserError if the source has too
+    few images.
     """
     classes = len(source.class_names)
     counts = np.bincount(source.labels[source.labels >= 0], minlength=classes).tolist()
     wanted = shares(size, counts if classes else (), len(source), num_classes, selection, alpha)
     if selection == "random":
-        return random_order(pool(source.labels, num_classes), seed, "selection")[:size]
-    if not classes:
-        return np.arange(len(source))[:size]
-    rows = [np.flatnonzero(source.labels == c)[:share] for c, share in enumerate(wanted)]
-    return np.concatenate(rows)
+        orders = [(random_order(pool(source.labels, num_classes), seed, "selection"), size)]
+    elif not classes:
+        orders = [(np.arange(len(source)), size)]
+    else:
+        orders = [(np.flatnonzero(source.labels == c), n) for c, n in enumerate(wanted)]
+    return np.concatenate([_part(order, count, part) for order, count in orders])
+
+
+def _part(order: np.ndarray, count: int | None, part: int) -> np.ndarray:
+    """The first `count` rows of an order, or the last; UserError if some are both."""
+    count = len(order) if count is None else count
+    if part == 1:
+        return order[:count]
+    if 2 * count > len(order):
+        raise UserError(
+            f"data.part 2: two disjoint subsets need {2 * count} images where there are "
+            f"{len(order)}; choose a smaller data.size"
+        )
+    return order[::-1][:count]
 
 
 def pool(labels: np.ndarray, num_classes: int | None) -> np.ndarray:

@@ -54,7 +54,7 @@ def capacity(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.Da
     for rank, line in enumerate(lines):
         look = {"color": colours[_colour(figure, line)], "marker": MARKERS[line.measure]}
         aside = ASIDE ** (rank - (len(lines) - 1) / 2)
-        handles.append(_draw(axes, line, look, aside))
+        handles.append(draw_law(axes, line.points, line.law, look, aside))
         labels.append(_label(figure, line))
     _axes(axes, figure, lines)
     style.legend_above(picture, handles, labels)
@@ -90,20 +90,29 @@ def _points(figure: Figure, rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     return points
 
 
-def _draw(axes: Axes, line: Line, look: dict[str, Any], aside: float) -> Any:
-    """Points with bars, arrows, and the law as a dashed line; returns the handle of the legend."""
-    known = line.points[line.points["status"] == "bracketed"]
-    x, y, low, high = (known[name].to_numpy(float) for name in ("x", "images", "low", "high"))
+def draw_law(
+    axes: Axes,
+    points: pd.DataFrame,
+    law: Law | None,
+    look: dict[str, Any],
+    aside: float = 1.0,
+    value: str = "images",
+) -> Any:
+    """Points with bars, arrows, and the law as a dashed line; returns the handle of the legend.
+
+    points: columns x, low, high, status, bound, and that of their values.
+    """
+    known = points[points["status"] == "bracketed"]
+    x, y, low, high = (known[name].to_numpy(float) for name in ("x", value, "low", "high"))
     bars = {"elinewidth": 0.7, "capsize": 1.4, "capthick": 0.7}
     error_bars(axes, (aside * x, y, low, high), look["color"], **bars)
-    for _, point in line.points[line.points["status"] != "bracketed"].iterrows():
+    for _, point in points[points["status"] != "bracketed"].iterrows():
         _arrow(axes, aside * point["x"], point, look["color"])
-    if line.law is not None:
+    if law is not None:
         ends = np.array([x.min(), x.max()])
-        curve = np.exp(line.law.intercept) * ends**line.law.slope
-        axes.plot(
-            aside * ends, curve, color=look["color"], dashes=(3, 1.5), linewidth=0.9, zorder=2
-        )
+        curve = np.exp(law.intercept) * ends**law.slope
+        dashes = {"dashes": (3, 1.5), "linewidth": 0.9, "zorder": 2}
+        axes.plot(aside * ends, curve, color=look["color"], **dashes)
     return axes.plot(aside * x, y, linestyle="", **look, zorder=3)[0]
 
 
@@ -147,13 +156,17 @@ def _label(figure: Figure, line: Line) -> str:
     count = f"{line.bracketed} of {len(line.points)} {noun}"
     if line.law is None:
         return f"{name}\nno slope, {count} inside the sizes"
-    low, high = line.law.low, line.law.high
+    return f"{name}\n{law_text(line.law)}, {count} inside the sizes"
+
+
+def law_text(law: Law) -> str:
+    """The slope of a law with its interval: "slope 1.02 (0.95 to 1.10)"."""
+    low, high = law.low, law.high
     ends = f"{low:.2f} to {high:.2f}"
     if not np.isfinite([low, high]).all():
         ends = f"{low:.2f} or more" if np.isfinite(low) else f"{high:.2f} or less"
     known = np.isfinite([low, high]).any()
-    law = f"slope {line.law.slope:.2f} ({ends if known else 'interval open'})"
-    return f"{name}\n{law}, {count} inside the sizes"
+    return f"slope {law.slope:.2f} ({ends if known else 'interval open'})"
 
 
 def _table(figure: Figure, line: Line) -> pd.DataFrame:

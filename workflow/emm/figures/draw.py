@@ -21,9 +21,11 @@ from emm.figures.examples import examples
 from emm.figures.grids import grid
 from emm.figures.ideals import levels, paths
 from emm.figures.metrics import metrics, thresholds
+from emm.figures.onsets import onsets, windows
 from emm.figures.plane import plane
 from emm.figures.points import points
 from emm.figures.tables import latex, markdown, metrics_table, table
+from emm.figures.twins import pairs, twins
 from emm.figures.variance import variance
 from emm.files import atomic_path, write_text
 
@@ -32,7 +34,9 @@ Parts = Mapping[str, Sequence[frozenset[str]]]
 DRAWN = {
     **{"capacity": capacity, "variance": variance, "levels": levels, "paths": paths},
     **{"metrics": metrics, "plane": plane, "thresholds": thresholds},
+    **{"onsets": onsets, "windows": windows, "twins": twins},
 }
+PICTURED = {"grid": grid, "examples": examples, "pairs": pairs}
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -72,9 +76,8 @@ def _picture(
     galleries: Galleries,
     parts: Parts,
 ) -> tuple[Picture, pd.DataFrame, dict[str, str]]:
-    if figure.plot in ("grid", "examples"):
-        drawing = grid if figure.plot == "grid" else examples
-        return *drawing(figure, memorization, galleries), {}
+    if figure.plot in PICTURED:
+        return *PICTURED[figure.plot](figure, memorization, galleries), {}
     if figure.plot in DRAWN:
         return *DRAWN[figure.plot](figure, memorization), {}
     if figure.y in CAPACITIES:

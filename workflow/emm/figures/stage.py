@@ -78,4 +78,4 @@ def subsets(catalog: Catalog, planned: PlannedFigure) -> dict[str, Subset]:
     return {row.key: read[names[row.run_id]] for row in planned.rows}
 
 
-PICTURES = {"grid": galleries, "examples": subsets}
+PICTURES = {"grid": galleries, "examples": subsets, "pairs": galleries}

@@ -1,9 +1,13 @@
 """Measures: what else is measured of an evaluation's checkpoints or samples, beside its scores."""
 
+from collections.abc import Mapping
+from typing import Any
+
 AFTER = {  # by measure: the stage whose output it takes
     "ideals": "train",
     "criteria": "sample",
     "quality": "sample",
+    "twins": "sample",
 }
 MEASURES = tuple(AFTER)
 LEVELS = 14  # of noise, at which denoisers are compared
@@ -15,3 +19,16 @@ EPOCHS = 40  # of the classifier whose features are compared
 GROUPS = 20  # of images, each left out once for an interval
 HELD_OUT = 10_000  # images at most that calibrate criteria of copies
 NEAREST = 50  # training images of a relative distance (Carlini et al. 2023, Section 5.1)
+
+
+def is_measured(measure: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a measure is of an evaluation with these settings, where an experiment has it.
+
+    Twins are compared once, for the second of both.
+    """
+    return measure != "twins" or settings["data.part"] == 2
+
+
+def twin_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the run whose network is the twin of one of data.part 2: trained on part 1."""
+    return {**settings, "data.part": 1}

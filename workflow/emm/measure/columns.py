@@ -32,7 +32,7 @@ def _named(name: str, end: str) -> str:
 
 def whole(rows: pd.DataFrame) -> pd.DataFrame:
     """All that is measured of a checkpoint, which has one row."""
-    return rows.drop(columns=["run", "evaluation", "epoch"])
+    return rows.drop(columns=["run", "evaluation", "twin", "epoch"], errors="ignore")
 
 
-COLUMNS = {"ideals": ideals, "criteria": whole, "quality": whole}
+COLUMNS = {"ideals": ideals, "criteria": whole, "quality": whole, "twins": whole}

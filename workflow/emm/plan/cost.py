@@ -213,6 +213,11 @@ def criteria_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     return 2.0 * pairs * (components(settings) + SELECTION) / rate
 
 
+def twins_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
+    """Seconds of comparing twins: exact neighbours and similarities of both networks' samples."""
+    return 4 * scoring_seconds(evaluation, gpu)
+
+
 def _members(settings: Mapping[str, Any]) -> int:
     """Images that a sample is compared with per training image: those of its orbit, and itself."""
     augment, side = settings["train.augment"], 2 * settings["train.shift"] + 1

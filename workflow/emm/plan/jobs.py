@@ -11,7 +11,7 @@ from typing import NamedTuple
 from emm.catalog import Catalog
 from emm.data.catalogue import source_info
 from emm.documents import Config
-from emm.measure import AFTER, MEASURES
+from emm.measure import AFTER, MEASURES, is_measured
 from emm.plan.cost import (
     components,
     criteria_seconds,
@@ -22,6 +22,7 @@ from emm.plan.cost import (
     sampling_seconds,
     scoring_seconds,
     training_seconds,
+    twins_seconds,
 )
 from emm.plan.gpus import find_gpu
 from emm.runs import Evaluation, Run
@@ -33,7 +34,7 @@ SPARE = 1.5  # what is asked for, over what is expected: speeds are estimates
 LEAST_MINUTES = 60
 MEMORY = {  # MB
     **{"train": (8000, 64000), "sample": (8000, 24000), "score": (8000, 24000)},
-    **{"ideals": (12000, 12000), "criteria": (8000, 24000)},
+    **{"ideals": (12000, 12000), "criteria": (8000, 24000), "twins": (8000, 24000)},
     **{"features": (8000, 8000), "quality": (16000, 16000)},
 }
 SECONDS = {
@@ -44,6 +45,7 @@ SECONDS = {
     "features": features_seconds,
     "quality": quality_seconds,
     "criteria": criteria_seconds,
+    "twins": twins_seconds,
 }
 SCORE_BYTES = 20  # of a sample in the table of scores
 MAX_SOURCE = 60_000  # images of a source whose number nobody knows
@@ -216,10 +218,12 @@ def _measure_jobs(catalog: Catalog, requests: Requests) -> Iterator[Job]:
             run, evaluation = catalog.runs[key[0]], catalog.evaluations[key]
             stage = AFTER[measure]
             taken = requests.job(stage, run, evaluation if stage != "train" else None)
-            needs = (taken.key, ("data", run.source_id))
+            needs = [taken.key, ("data", run.source_id)]
+            if measure == "twins":
+                needs[1] = ("sample", "/".join(catalog.twin(*key)))
             if measure == "quality" and run.features_id in catalog.features:
-                needs = (*needs, ("features", run.features_id))
-            yield replace(requests.job(measure, run, evaluation), needs=needs)
+                needs.append(("features", run.features_id))
+            yield replace(requests.job(measure, run, evaluation), needs=tuple(needs))
 
 
 def _result_jobs(catalog: Catalog) -> Iterator[Job]:
@@ -228,7 +232,8 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
     for row in catalog.rows:
         scores[row.experiment].append(("score", row.key))
         measures = catalog.experiments[row.experiment].measures
-        scores[row.experiment] += [(measure, row.key) for measure in measures]
+        asked = (measure for measure in measures if is_measured(measure, row.settings))
+        scores[row.experiment] += [(measure, row.key) for measure in asked]
     for name, keys in scores.items():
         needs = tuple(dict.fromkeys(keys))
         yield Job(

@@ -15,7 +15,7 @@ from emm.report.captions import caption, summary
 from emm.report.verdicts import papers, read_replication
 
 WIDE = 1100  # pixels
-WIDTHS = {"grid": WIDE, "examples": WIDE}
+WIDTHS = {"grid": WIDE, "examples": WIDE, "pairs": WIDE}
 WIDTH = 620  # of all others
 COLOURS = 96  # of a picture's palette: text stays crisp, and files a tenth of their size
 
