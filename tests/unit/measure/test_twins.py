@@ -12,7 +12,7 @@ from emm.data.stage import build_subset, write_subset
 from emm.diffusion import SAMPLE_INDEX
 from emm.errors import UserError
 from emm.files import write_arrays
-from emm.measure.columns import twins as columns
+from emm.measure.columns import whole as columns
 from emm.measure.twins import Side, compare, measure_twins
 from emm.plan.jobs import all_jobs
 
