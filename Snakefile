@@ -26,8 +26,8 @@ include: "workflow/rules/measures.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/report.smk"
 include: "workflow/rules/advice.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/usage.smk"
 
@@ -37,5 +37,6 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        ADVICE,
         REPORT,
         USAGE,
