@@ -1,5 +1,7 @@
 """Measures of trainings against each other, and several measures together."""
 
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,7 @@ def _logarithmic(axes: Axes, side: str) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
     axis.set_minor_formatter("")
+    axes.tick_params(axis=side, which="minor", length=1.4, width=0.5)
     axes.autoscale(axis=side)
 
 
@@ -123,9 +126,17 @@ def together(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.Da
         tables.append(points.rename(columns={"x": figure.x, "y": "value"}).assign(measure=name))
     x_axis(axes, figure, list(positions))
     y_axis(axes, figure)
-    axes.set_ylabel(metric(figure.y).label.split(",")[0])
+    labels = [metric(name).label for name in names]
+    shared = _shared_words(labels)
+    axes.set_ylabel(shared)
     if figure.log_y:
         _logarithmic(axes, "y")
-    style.legend_above(picture, handles, [metric(name).name for name in names])
+    style.legend_above(picture, handles, [label.removeprefix(shared).strip() for label in labels])
     style.thin_labels(picture, axes.xaxis)
     return picture, pd.concat(tables, ignore_index=True)
+
+
+def _shared_words(labels: Iterable[str]) -> str:
+    """The words that all labels begin with."""
+    together = zip(*(label.split() for label in labels), strict=False)
+    return " ".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, together))
