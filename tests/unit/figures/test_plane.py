@@ -54,7 +54,7 @@ def test_paths_in_drawn_units():
         picture, drawn = plane(figure(), measured())
         axes = picture.axes[0]
         assert axes.get_xlabel() == "Memorization ratio (%)"
-        assert axes.get_ylabel() == "FID, held-out images"
+        assert axes.get_ylabel() == "FID to held-out images"
         lines = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
     assert len(lines) == len(SIZES)
     np.testing.assert_allclose(lines[0][:, 0], [1, 10, 100])
@@ -97,6 +97,8 @@ def test_metrics_without_a_unit(log_y):
         assert_legible(picture)
         axes = picture.axes[0]
         assert axes.get_ylabel() == "FID"
+        labels = [text.get_text() for text in picture.legends[0].get_texts()]
+        assert labels == ["to held-out images", "to the training set", "of the training set"]
         assert axes.get_yscale() == ("log" if log_y else "linear")
     assert set(drawn["metric"]) == {"fid", "fid_training", "fid_copier"}
     own = drawn[drawn["metric"] == "fid_copier"]

@@ -90,4 +90,5 @@ def logarithmic(axes: Axes, side: str) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
     axis.set_minor_formatter("")
+    axes.tick_params(axis=side, which="minor", length=1.4, width=0.5)
     axes.autoscale(axis=side)

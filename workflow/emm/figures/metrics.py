@@ -1,5 +1,8 @@
 """Several metrics of the same runs in one figure: lines, and shares against the threshold."""
 
+import re
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -35,14 +38,15 @@ def metrics(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.Dat
     picture, axes = style.panel()
     positions = x_positions(axes, figure, list(parts[figure.metrics[0]]["x"]))
     lines = [name for name in figure.metrics if name not in GUIDES]
+    shared, labels = _labels(figure)
     colours, markers = style.colours(lines), style.cycle(lines, style.MARKERS)
     for name, points in parts.items():
         look = {"color": style.GUIDE, "dashes": (4, 2), "linewidth": 0.8}
         if name in lines:
             look = {"color": colours[name], "marker": markers[name]}
-        _line(axes, points, positions, look, metric(name).name)
+        _line(axes, points, positions, look, labels[name])
     x_axis(axes, figure, list(positions))
-    _y_axis(axes, figure, parts)
+    _y_axis(axes, figure, parts, shared)
     style.legend_above(picture, *axes.get_legend_handles_labels())
     style.thin_labels(picture, axes.xaxis)
     tables = [
@@ -67,14 +71,14 @@ def _line(
         error_bars(axes, (x, y, low, high), look["color"], **bars)
 
 
-def _y_axis(axes: Axes, figure: Figure, parts: dict[str, pd.DataFrame]) -> None:
+def _y_axis(axes: Axes, figure: Figure, parts: dict[str, pd.DataFrame], shared: str) -> None:
     """Limits of the first metric, and the unit of all; logarithmic for images where x is.
 
     Shares that all stay small have an axis of their own.
     """
     unit, highest = metric(figure.metrics[0]).unit, axes.dataLim.y1
     y_axis(axes, figure.model_copy(update={"y": figure.metrics[0]}))
-    axes.set_ylabel("Share (%)" if unit == "%" else unit.capitalize() or _common(figure))
+    axes.set_ylabel("Share (%)" if unit == "%" else unit.capitalize() or shared)
     if unit == "%" and highest < SMALL:
         axes.set_ylim(-0.03 * highest, 1.06 * highest)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -87,9 +91,19 @@ def _y_axis(axes: Axes, figure: Figure, parts: dict[str, pd.DataFrame]) -> None:
         logarithmic(axes, "y")
 
 
-def _common(figure: Figure) -> str:
-    """What metrics without a unit are of: "FID" of "FID, held-out images"."""
-    return metric(figure.metrics[0]).name.split(",")[0]
+def _labels(figure: Figure) -> tuple[str, dict[str, str]]:
+    """What to write along the axis of metrics without a unit, and the label of each metric."""
+    names = {name: metric(name).name for name in figure.metrics}
+    if metric(figure.metrics[0]).unit or len(names) < 2:
+        return names[figure.metrics[0]], names
+    shared = _shared_words(list(names.values()))
+    return shared, {name: words.removeprefix(shared).lstrip(", ") for name, words in names.items()}
+
+
+def _shared_words(names: Sequence[str]) -> str:
+    """The words that all names begin with: "FID" of "FID, held-out images" and "FID, training"."""
+    words = zip(*(re.findall(r"[\w-]+", name) for name in names), strict=False)
+    return " ".join(together[0] for together in takewhile(lambda w: len(set(w)) == 1, words))
 
 
 def thresholds(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
