@@ -246,12 +246,12 @@ METRICS = {
     "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
     "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
     "twin_similarity": Metric("Similarity of twins", decimals=3),
-    "twin_similarity_unpaired": Metric("Similarity of samples of different noise", decimals=3),
-    "twin_similarity_nearest": Metric("Similarity to the nearest training image", decimals=3),
+    "twin_similarity_unpaired": Metric("Similarity, different noise", decimals=3),
+    "twin_similarity_nearest": Metric("Similarity to training images", decimals=3),
     "twin_distance": Metric("Distance of twins", "grey levels"),
-    "twin_distance_unpaired": Metric("Distance of samples of different noise", "grey levels"),
-    "twin_closer": Metric("Twins nearer to each other than to the data", "%", 100.0, (0, 100)),
-    "twin_reproduced": Metric("Twins of a similarity above 0.6", "%", 100.0, (0, 100)),
+    "twin_distance_unpaired": Metric("Distance, different noise", "grey levels"),
+    "twin_closer": Metric("Twins nearer than the data", "%", 100.0, (0, 100)),
+    "twin_reproduced": Metric("Twins of similarity above 0.6", "%", 100.0, (0, 100)),
     "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
 }
 CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
