@@ -67,7 +67,7 @@ schemas: $(READY)
 	emm schema --folder schemas
 
 gallery: $(READY)
-	emm gallery --experiments all --title 'Both papers at the quick scale' \
+	emm gallery --experiments all --title 'All figures at the quick scale' \
 	  --output docs/figures.md --pictures docs/images/figures
 
 clean:

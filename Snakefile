@@ -25,8 +25,8 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/measures.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/report.smk"
 include: "workflow/rules/advice.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/usage.smk"
 
@@ -36,5 +36,6 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        ADVICE,
         REPORT,
         USAGE,

@@ -98,7 +98,8 @@ def test_report_holds_every_figure(finished):
     with zipfile.ZipFile(finished.results / "report.zip") as archive:
         assert archive.testzip() is None
         names = {name.rpartition("/")[2] for name in archive.namelist()}
-    assert names == {"report.html", "replication.html"} | {f"{name}.svg" for name in FIGURES}
+    figures = {f"{name}.svg" for name in (*FIGURES, "advice")}
+    assert names == {"report.html", "replication.html"} | figures
     assert not (finished.results / "report.zip.json").exists()
 
 
@@ -164,7 +165,7 @@ def test_an_experiment_without_figures_shares_runs_and_gives_tables(clone):
     shared = {"data.size": 50000, "eval.num_samples": 50000}
     clone.write("bare.yaml", {"title": "Optimum", "recipe": "optimum", "runs": [shared]})
     clone.configure(experiments=["bare.yaml"], select={})
-    aggregates = {"tables", "replication", "pages", "report", "usage", "all"}
+    aggregates = {"tables", "replication", "pages", "report", "usage", "advice", "all"}
     assert set(clone.plan().counts) == aggregates
     clone.snakemake()
     assert len(table(clone, "memorization")) == 1

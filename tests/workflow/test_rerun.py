@@ -8,7 +8,8 @@ import yaml
 from emm.spec import RECIPE_VERSION
 
 AGGREGATES = {
-    *("experiment_tables", "tables", "figure", "replication", "pages", "report", "usage", "all"),
+    *("experiment_tables", "tables", "figure", "replication", "pages", "report", "usage"),
+    *("advice", "all"),
 }
 
 pytestmark = pytest.mark.slow

@@ -39,7 +39,7 @@ rule pages:
 rule report:
     input:
         tables=TABLES,
-        figures=FIGURES,
+        figures=FIGURES + ADVICE,
         page=PAGE,
     output:
         REPORT,

@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from emm import catalog
-from emm.analyse.advice import effects, estimates, families
+from emm.analyse.advice import distinct_effects, effects, estimates, families
 from emm.analyse.parquet import write_table
 from emm.analyse.simulate import Measurements
 from emm.cli import app
 from emm.errors import UserError
+from emm.figures.advice import draw_effects
 from emm.report.advice import advice_page
 
 EXPERIMENT = """
@@ -122,8 +123,12 @@ def test_settings_that_no_figure_is_about(known):
         estimates(known.values(), {"train.lr": 0.5})
 
 
+def page_of(found, table, size=None) -> str:
+    return advice_page(found, families(found, Measurements(table, found.scale.run_sd)), size, {})
+
+
 def test_the_page(found, table):
-    page = advice_page(found, table, 1200, {})
+    page = page_of(found, table, 1200)
     moved, rest = page.split("## No effect seen")
     assert "| width 128 → width 512 |" in moved
     assert "| unconditional → unique labels |" in moved
@@ -135,7 +140,7 @@ def test_the_page(found, table):
 
 def test_missing_results_leave_their_figures_out(found, table):
     widths = [row.key for row in found.figures["widths"].rows]
-    page = advice_page(found, table[table["evaluation"].isin(widths)], None, {})
+    page = page_of(found, table[table["evaluation"].isin(widths)])
     assert "unique" not in page
     assert "width 128 → width 512" in page
 
@@ -149,3 +154,20 @@ def test_the_command_prints_or_writes(found, table, folder):
     assert "power law, exponent 1.0" in printed.output
     CliRunner().invoke(app, [*words, "--output", str(folder / "advice.md")])
     assert "## What moves it" in (folder / "advice.md").read_text()
+
+
+def test_the_picture_shows_every_comparison_with_its_bounds(known, tmp_path):
+    found = distinct_effects(known.values())
+    draw_effects(found, tmp_path / "advice")
+    drawn = pd.read_csv(tmp_path / "advice.csv").set_index("change")
+    assert len(drawn) == 6
+    assert drawn.loc["width 128 → width 512", "factor"] == pytest.approx(4, rel=0.08)
+    assert drawn.loc["unconditional → unique labels", "high"] == np.inf
+    assert drawn["setting"].nunique() == (drawn["setting"] != drawn["setting"].shift()).sum()
+    for suffix in ("svg", "pdf", "png"):
+        assert (tmp_path / f"advice.{suffix}").stat().st_size > 1000
+
+
+def test_without_comparisons_the_picture_says_so(tmp_path):
+    draw_effects([], tmp_path / "advice")
+    assert pd.read_csv(tmp_path / "advice.csv").empty

@@ -198,6 +198,17 @@ def test_a_curve_that_rises_is_evened_out(found):
     assert capacity < Measurements(rows, 0.0).item("emm", item).low[0]
 
 
+def test_a_measure_with_an_interval_is_drawn_from_it(found):
+    """Each side as wide as its own end says, also where the ends are unlike."""
+    made = {"kappa": 0.5, "kappa_low": 0.4, "kappa_high": 0.8}
+    rows = table(found, decay({64: 600, 128: 1200, 256: 2400})).assign(**made)
+    drawn = Measurements(rows, 0.0).item("kappa", (Entry(found.rows[0]),)).low
+    assert drawn[0] == 0.5
+    assert np.percentile(drawn[1:], [2.5, 97.5]) == pytest.approx([0.4, 0.8], abs=0.03)
+    sure = rows.drop(columns=["kappa_low", "kappa_high"])
+    assert np.ptp(Measurements(sure, 0.0).item("kappa", (Entry(found.rows[0]),)).low) == 0
+
+
 COUNTS = {  # columns of a table by metric, and its number in claims
     "n_mondrian": ({"n_mondrian": 2626}, 2626),
     "mondrian_ratio": ({"n_mondrian": 2626, "mondrian_ratio": 0.2626}, 26.26),

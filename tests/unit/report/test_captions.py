@@ -113,7 +113,7 @@ def test_summary(replication):
     lines = shown(summary(replication, SCALE)).splitlines()
     assert lines[0].startswith("Digits_ on *a* laptop. At this scale values may not be compared")
     assert lines[1:] == [
-        "Claims: 1 contradicted, 1 supported, 1 not measured",
+        "Claims of the papers: 1 contradicted, 1 supported, 1 not measured",
         "Published values: 2 outside, 1 within, 1 not measured",
     ]
     comparable = SCALE.model_copy(update={"comparable": True})
@@ -148,3 +148,10 @@ def test_figure_that_is_not_selected_is_one_line(replication, tmp_path):
             [tmp_path / "fig1a.csv"],
             tmp_path / "page.html",
         )
+
+
+def test_claims_of_ours_are_counted_apart(replication):
+    own = replication[replication["id"] == "c5"].assign(id="own", provenance="ours")
+    text = summary(pd.concat([replication, own]), SCALE)
+    assert "- Claims of the papers: 1 contradicted, 1 supported, 1 not measured\n" in text
+    assert "- Claims of this project: 1 supported\n" in text

@@ -40,6 +40,8 @@ def results(tmp_path, replication):
             folder / f"{name}.csv", index=False
         )
         Image.new("RGB", (2000, 1000), "white").save(folder / f"{name}.png")
+    Image.new("RGB", (2000, 1000), "white").save(folder / "advice.png")
+    (found.root / "advice.md").write_text("# Advice\n\n## What moves it\n\nNothing.\n")
     (folder / "table1.md").write_text("| Labels | 10 |\n| --- | ---: |\n| none | 90 |\n")
     write_table(found.root / "tables" / "replication.parquet", replication)
     return found
@@ -53,8 +55,17 @@ def gallery(found, folder) -> str:
 
 def test_every_figure_stands_in_the_order_of_the_paper(results, tmp_path):
     text = gallery(results, tmp_path)
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["fig2", "fig10a", "table1", "extra"]
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [
+        *("fig2", "fig10a", "table1", "extra"),
+        "What moves it",
+    ]
     assert text.startswith("# All\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "Mine",
+        "What moves the EMM",
+        "Advice",
+    ]
+    assert text.endswith("### What moves it\n\nNothing.\n")
     assert "[fig10a](#fig10a)" in text
     assert "In the paper <5 % at 8x8 [sic]." in text
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from emm.analyse.compare import quotient
 from emm.analyse.fits import Law, Points, points_from_draws, power_law
-from emm.analyse.names import SIZE, ordered
+from emm.analyse.names import SIZE, labelled, ordered, plain_text
 from emm.analyse.places import EMM, Entry
 from emm.analyse.series import is_seed
 from emm.analyse.simulate import BEST, LAST, Interval, Measurements, quantiles
@@ -25,6 +25,7 @@ from emm.planned import PlannedFigure, as_run
 from emm.runs import Row
 from emm.spec import DEFAULTS, suggestion
 
+VERDICTS = ("raises", "lowers", "no effect seen", "beyond the sizes")
 ALL = ("data.num_classes",)  # what is left open is the most there is
 FREE = (SIZE, "train.epochs", "labels.num_classes", "train.device", "eval.num_samples")
 
@@ -95,6 +96,19 @@ class Effect:
         if self.high < 1:
             return "lowers"
         return "no effect seen" if np.isfinite(self.factor) else "beyond the sizes"
+
+    @property
+    def change(self) -> str:
+        """What is changed into what: "width 128 → width 192"."""
+        hue = self.family.hue
+        ends = (labelled(hue, one.value) for one in (self.family.base, self.changed))
+        return " → ".join(plain_text(end) for end in ends)
+
+    @property
+    def strength(self) -> float:
+        """How far from 1 the interval stays, on a logarithmic scale; below 0 where it holds 1."""
+        ends = np.log(np.clip([self.low, self.high], 1e-9, 1e9))
+        return float(max(ends[0], -ends[1]))
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,16 @@ def effects(family: Family) -> list[Effect]:
         for one in family.series
         if one is not family.base and one.evaluations != family.base.evaluations
     ]
+
+
+def distinct_effects(found: Iterable[Family]) -> list[Effect]:
+    """Effects of all families, each comparison of the same evaluations once."""
+    distinct: dict[Any, Effect] = {}
+    for family in found:
+        for effect in effects(family):
+            key = (effect.changed.evaluations, family.base.evaluations)
+            distinct.setdefault(key, effect)
+    return list(distinct.values())
 
 
 def _effect(family: Family, changed: Series) -> Effect:

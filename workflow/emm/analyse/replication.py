@@ -20,6 +20,7 @@ from emm.expansion import published_files
 from emm.files import write_text
 
 OURS = "this project"
+PAPERS_CLAIMS, OWN_CLAIMS, VALUES = "Claims of the papers", f"Claims of {OURS}", "Published values"
 BAR = r"\|"  # in a cell of a Markdown table
 COLUMNS = {  # and what a row has that does not say otherwise
     **{"id": "", "source": "", "figure": "", "kind": "", "experiment": "", "section": ""},
@@ -105,8 +106,8 @@ def _claims(
 
 
 def is_ours(experiment: Experiment) -> bool:
-    """Whether an experiment is this project's own, and so are its claims."""
-    return experiment.source.startswith("This project")
+    """Whether an experiment is this project's or a user's own, and so are its claims."""
+    return not experiment.source or experiment.source.startswith("This project")
 
 
 def _provenance(experiment: Experiment, claim: Claim) -> str:
@@ -148,18 +149,23 @@ def _left_out(catalog: Catalog, groups: Iterable[Group]) -> str:
 def markdown(table: pd.DataFrame, catalog: Catalog) -> str:
     """The table as Markdown: verdicts counted, claims, then values."""
     lines = ["# Replication", "", f"Scale {catalog.config.scale}: {catalog.scale.title}.", ""]
-    for kind, title in (("claim", "Claims"), ("value", "Published values")):
-        rows = table[table["kind"] == kind]
+    for title, rows in sections(table).items():
         counts = ", ".join(
             f"{n} {verdict}" for verdict, n in rows["verdict"].value_counts().items()
         )
-        lines += [f"## {title}", "", f"{counts or 'None'}.", "", *_lines(kind, rows), ""]
+        is_value = title == VALUES
+        lines += [f"## {title}", "", f"{counts or 'None'}.", "", *_lines(rows, is_value), ""]
     return "\n".join(lines)
 
 
-def _lines(kind: str, rows: pd.DataFrame) -> list[str]:
-    if rows.empty:
-        return []
+def sections(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The table's parts by what they are: claims of papers, claims of ours, published values."""
+    is_claim, is_own = table["kind"] == "claim", table["provenance"] == "ours"
+    parts = {PAPERS_CLAIMS: is_claim & ~is_own, OWN_CLAIMS: is_claim & is_own, VALUES: ~is_claim}
+    return {title: table[chosen] for title, chosen in parts.items() if chosen.any()}
+
+
+def _lines(rows: pd.DataFrame, is_value: bool) -> list[str]:
     head = ["Shown in", "Statement", "Verdict", "Support", "Published", "Ours", "Note"]
     shown = [head, ["---"] * len(head)]
     for row in rows.to_dict("records"):
@@ -170,7 +176,7 @@ def _lines(kind: str, rows: pd.DataFrame) -> list[str]:
         support = "" if np.isnan(row["support"]) else f"{row['support']:.2f}"
         words = [row["figure"], row["statement"], row["verdict"]]
         shown.append([*words, support, published, ours, row["note"]])
-    if kind == "value":
+    if is_value:
         shown = [
             [cell for cell, name in zip(line, head, strict=True) if name != "Support"]
             for line in shown

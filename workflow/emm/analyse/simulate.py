@@ -3,11 +3,12 @@
 A checkpoint's ratio is drawn from the Jeffreys posterior of its binomial count. On top comes an
 error that all checkpoints of a run share, for what another training seed would have given: normal
 on the arcsine scale, where a binomial's standard deviation is the same everywhere, so that it
-vanishes at 0 and 100 %.
+vanishes at 0 and 100 %. A measure that comes with its 95 % interval is drawn from that.
 """
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from emm.score.criteria import best_checkpoint
 from emm.seeds import derive
 
 DRAWS = 2000
+Z95 = NormalDist().inv_cdf(0.975)
 # Relative sd of the KNN distance over training seeds, per point of the ratio's: in Tables 2 and 5
 # of Gu et al. 2023 the weight decays 0, 1e-5 and 1e-4 are practically one run; over them, beyond
 # the sampling, the ratio has an sd of 0.3 points (at 50 %; 1k and 2k images) and the distance one
@@ -175,6 +177,8 @@ class Measurements:
             samples = entry.scaled_samples if entry.samples else row["n_samples"]
             value = np.sqrt(ratio * (1 - ratio) / samples) if metric == SPREAD else ratio
             return Interval(100 * value, 100 * value)
+        if not pd.isna(row.get(f"{metric}_low")):
+            return _between(metric, row, entry.evaluation)
         value = column(metric).factor * row[metric]
         sd = KNN_PER_POINT * self.run_sd if metric == "knn_distance" else 0.0
         errors = _generator("distance", entry.row.run_id).standard_normal(DRAWS)
@@ -295,6 +299,15 @@ def _unbiased(metric: str, over: str | None, value: Interval) -> Interval:
     most = 100.0 if metric == "memorization_ratio" else np.inf
     drawn = np.clip(2 * value.low[0] - value.low[1:], 0, most)
     return _exact(drawn, float(value.low[0]))
+
+
+def _between(metric: str, row: pd.Series, evaluation: str) -> Interval:
+    """A number of a table that has its 95 % interval: normal errors, of its own size each way."""
+    value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+    errors = _generator(metric, evaluation, str(row["step"])).standard_normal(DRAWS)
+    reach = np.where(errors < 0, value - low, high - value) / Z95
+    factor = column(metric).factor
+    return _exact(factor * (value + reach * errors), factor * value)
 
 
 def _exact(drawn: Draws, estimate: float) -> Interval:

@@ -87,9 +87,14 @@ def advice(
         Path | None, typer.Option(help="The memorization table; by default the config's.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write (.md), not to print.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw what moves the EMM: PICTURE.svg, .pdf, .png, .csv.")
+    ] = None,
 ) -> None:
     """Say where the EMM lies by the results at hand, and what moves it, with intervals."""
+    from emm.analyse.advice import distinct_effects, families
     from emm.analyse.parquet import read_table
+    from emm.analyse.simulate import Measurements
     from emm.analyse.summary import experiment_tables
     from emm.files import write_text
     from emm.report.advice import advice_page
@@ -101,7 +106,12 @@ def advice(
         if memorization is None
         else read_table(memorization)
     )
-    page = advice_page(catalog, rows, size, {key: chosen[key] for key in sorted(named)})
+    found = families(catalog, Measurements(rows, catalog.scale.run_sd))
+    page = advice_page(catalog, found, size, {key: chosen[key] for key in sorted(named)})
+    if picture is not None:
+        from emm.figures.advice import draw_effects
+
+        draw_effects(distinct_effects(found), picture)
     if output is None:
         print(page, end="")
     else:

@@ -58,7 +58,7 @@ def draw(
             picture, drawn, texts = _picture(
                 figure, memorization, emm, galleries or {}, parts or {}
             )
-            paths = [_save(picture, figure, stem, suffix) for suffix in UNDATED]
+            paths = save(picture, figure.title, stem)
     except UserError as error:
         raise UserError(f"figure {stem.name}: {error}") from error
     drawn = drawn.assign(**{k: v for k, v in (shared or {}).items() if k not in drawn})
@@ -93,12 +93,14 @@ def _picture(
     return *curve(figure, memorization, emm, reference), {}
 
 
-def _save(picture: Picture, figure: Figure, stem: Path, suffix: str) -> Path:
-    path = stem.with_name(f"{stem.name}.{suffix}")
-    about = {"Title": figure.title} if figure.title else {}
-    with atomic_path(path) as temporary:
-        picture.savefig(temporary, format=suffix, metadata={**UNDATED[suffix], **about})
-    return path
+def save(picture: Picture, title: str, stem: Path) -> list[Path]:
+    """Write a picture in every format, without a date."""
+    about = {"Title": title} if title else {}
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in UNDATED]
+    for path, (suffix, dated) in zip(paths, UNDATED.items(), strict=True):
+        with atomic_path(path) as temporary:
+            picture.savefig(temporary, format=suffix, metadata={**dated, **about})
+    return paths
 
 
 def _write(stem: Path, suffix: str, text: str) -> Path:

@@ -94,6 +94,7 @@ SMALL = {
     "tables": Small(20, 30, 4000),
     "replication": Small(60, 30, 4000),
     "usage": Small(10, 10, 2000),
+    "advice": Small(10, 10, 2000),
     "figure": Small(10, 10, 2000),
     "pages": Small(20, 60, 4000),
     "report": Small(60, 60, 4000),
@@ -227,7 +228,7 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
         )
     everything = tuple(dict.fromkeys(key for keys in scores.values() for key in keys))
     yield Job("tables", "all", *SMALL["tables"], needs=everything)
-    for name in ("replication", "usage"):
+    for name in ("replication", "usage", "advice"):
         yield Job(name, "all", *SMALL[name], needs=(("tables", "all"),))
     made: set[tuple[str, str]] = set()
     for name, planned in catalog.figures.items():
@@ -244,4 +245,5 @@ def _result_jobs(catalog: Catalog) -> Iterator[Job]:
         yield Job("figure", name, *SMALL["figure"], experiments=about, needs=tuple(needs))
     figures = tuple(("figure", name) for name in catalog.figures)
     yield Job("pages", "all", *SMALL["pages"], needs=(("replication", "all"), *figures))
-    yield Job("report", "all", *SMALL["report"], needs=(("pages", "all"),))
+    needs = ("pages", "all"), ("advice", "all")
+    yield Job("report", "all", *SMALL["report"], needs=needs)

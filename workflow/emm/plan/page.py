@@ -21,7 +21,7 @@ STAGES = (  # columns of the graph, from left to right
     ("sample",),
     ("score", *MEASURES),
     ("experiment_tables", "tables", "measure_table"),
-    ("figure", "replication", "usage"),
+    ("figure", "replication", "usage", "advice"),
     ("pages",),
     ("report",),
 )

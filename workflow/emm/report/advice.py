@@ -4,26 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from emm.analyse.advice import Effect, Estimate, Family, effects, estimates, families
-from emm.analyse.names import labelled, plain_text, rounded, series_label
+from emm.analyse.advice import VERDICTS, Effect, Estimate, Family, distinct_effects, estimates
+from emm.analyse.names import plain_text, rounded, series_label
 from emm.analyse.series import telling
-from emm.analyse.simulate import Measurements
 from emm.catalog import Catalog
 
-VERDICTS = ("raises", "lowers", "no effect seen", "beyond the sizes")
 WIDE = 1000  # factor between the ends of an interval from which on it says nothing
 
 
 def advice_page(
-    catalog: Catalog, memorization: pd.DataFrame, size: int | None, wanted: Mapping[str, Any]
+    catalog: Catalog, found: Sequence[Family], size: int | None, wanted: Mapping[str, Any]
 ) -> str:
     """The page for a training set of `size` images (or none) and networks with wanted settings.
 
-    memorization: the table of that name. UserError when no result can tell.
+    found: the families of the catalog. UserError when no result can tell.
     """
-    found = families(catalog, Measurements(memorization, catalog.scale.run_sd))
     known, run_sd = estimates(found, wanted), catalog.scale.run_sd
     names, about = _names(known), f" for {size:,} images" if size else ""
     parts = [
@@ -77,20 +73,16 @@ def _interval(low: float, high: float, text: Any = "{:.2f}".format) -> str:
 
 def _effects(found: Sequence[Family]) -> list[str]:
     """What moves the EMM, and what is not seen to: distinct comparisons, the strongest first."""
-    distinct: dict[Any, Effect] = {}
-    for family in found:
-        for effect in effects(family):
-            key = (effect.changed.evaluations, family.base.evaluations)
-            distinct.setdefault(key, effect)
+    distinct = distinct_effects(found)
     head = ["Change", "Of", "Factor on the EMM", "Runs", "Figure", "Experiment"]
-    by_verdict = {v: [e for e in distinct.values() if e.verdict == v] for v in VERDICTS}
+    by_verdict = {v: [e for e in distinct if e.verdict == v] for v in VERDICTS}
     moved = by_verdict["raises"] + by_verdict["lowers"]
     count = len(distinct) - len(by_verdict["beyond the sizes"])
     parts = [
         "## What moves it",
         f"The 95 % interval excludes 1 in {len(moved)} of {count} comparisons; chance alone would "
         f"make about {0.05 * count:.0f} of them.",
-        _table(head, map(_row, sorted(moved, key=_strength, reverse=True)))
+        _table(head, map(_row, sorted(moved, key=lambda e: e.strength, reverse=True)))
         if moved
         else "Nothing.",
     ]
@@ -104,22 +96,14 @@ def _effects(found: Sequence[Family]) -> list[str]:
     return parts
 
 
-def _strength(effect: Effect) -> float:
-    """How far from 1 the interval stays, on a logarithmic scale."""
-    near = effect.low if effect.low > 1 else effect.high
-    return abs(float(np.log(max(near, 1e-9))))
-
-
 def _row(effect: Effect) -> list[str]:
-    family, hue = effect.family, effect.family.hue
-    ends = (labelled(hue, one.value) for one in (family.base, effect.changed))
-    change = " → ".join(plain_text(end) for end in ends)
+    family = effect.family
     value = "" if np.isnan(effect.factor) else f"{effect.factor:.2f}"
     interval = _interval(effect.low, effect.high)
     where = plain_text(series_label(family.style)) or family.figure.figure.title
     runs = family.base.runs + effect.changed.runs
     figure, experiment = family.figure.name, family.figure.experiment
-    return [change, where, f"{value} {interval}".strip(), str(runs), figure, experiment]
+    return [effect.change, where, f"{value} {interval}".strip(), str(runs), figure, experiment]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from emm.analyse.names import plain_text, series_label
+from emm.analyse.replication import sections
 from emm.analyse.series import grouped
 from emm.analyse.summary import emm_interval, emm_text
 from emm.documents import Scale
@@ -14,7 +15,6 @@ from emm.figures.select import emm_column
 from emm.files import checked
 from emm.planned import PlannedFigure
 from emm.report.verdicts import (
-    KINDS,
     VERDICTS,
     certainty,
     comparison,
@@ -41,8 +41,11 @@ def caption(planned: PlannedFigure, drawn: Path, table: pd.DataFrame, scale: Sca
 
 def summary(table: pd.DataFrame, scale: Scale) -> str:
     """The scale and how many claims and values have which verdict."""
-    numbers = counts(table)
-    lines = [f"- {KINDS[kind]}: {listed(of)}" for kind, of in numbers.items()]
+    lines = [
+        f"- {title}: {listed(of)}"
+        for title, rows in sections(table).items()
+        for of in counts(rows).values()
+    ]
     return "\n\n".join([f"**{escaped(scale.title)}.** {comparison(scale)}", "\n".join(lines)])
 
 

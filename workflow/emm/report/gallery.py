@@ -1,18 +1,21 @@
 """All figures and tables on one page of Markdown, each with what was found."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from emm.catalog import Catalog
 from emm.errors import UserError
+from emm.figures.advice import TITLE
 from emm.files import atomic_path, write_text
 from emm.planned import PlannedFigure
 from emm.report.captions import caption, summary
-from emm.report.verdicts import read_replication
+from emm.report.verdicts import papers, read_replication
 
-WIDTHS = {"grid": 1100, "examples": 1100, "pairs": 1100}  # pixels
+WIDE = 1100  # pixels
+WIDTHS = {"grid": WIDE, "examples": WIDE, "pairs": WIDE}
 WIDTH = 620  # of all others
 COLOURS = 96  # of a picture's palette: text stays crisp, and files a tenth of their size
 
@@ -25,26 +28,52 @@ def write_gallery(
     The results must be there: a figure that is missing is a UserError.
     """
     table = read_replication(replication)
-    names = sorted(catalog.figures, key=_place)
-    parts = [f"# {title}", summary(table, catalog.scale), _contents(names)]
-    for name in names:
-        planned, stem = catalog.figures[name], catalog.root / "figures" / name
-        text = caption(planned, stem.with_suffix(".csv"), table, catalog.scale)
-        shown = _shown(planned, stem, pictures, output.parent)
-        parts.append(f"## {name}\n\n{shown}\n\n{_markdown(text)}")
+    sections = _sections(catalog)
+    parts = [f"# {title}", summary(table, catalog.scale), _contents(sections)]
+    for heading, names in sections.items():
+        parts.append(f"## {heading}")
+        for name in names:
+            planned, stem = catalog.figures[name], catalog.root / "figures" / name
+            text = caption(planned, stem.with_suffix(".csv"), table, catalog.scale)
+            shown = _shown(planned, stem, pictures, output.parent)
+            parts.append(f"### {name}\n\n{shown}\n\n{_markdown(text)}")
+    parts += _advice(catalog, pictures, output.parent)
     write_text(output, "\n\n".join(parts) + "\n")
 
 
-def _place(name: str) -> tuple[int, int, str]:
-    """Figures by number, then tables, then the rest."""
-    found = re.match(r"(fig|table)(\d+)(.*)", name)
-    if not found:
-        return 2, 0, name
-    return ("fig", "table").index(found[1]), int(found[2]), found[3]
+def _advice(catalog: Catalog, pictures: Path, folder: Path) -> list[str]:
+    """What moves the EMM, over all experiments: the picture and the page of it."""
+    picture = pictures / "advice.png"
+    _shrink(catalog.root / "figures" / "advice.png", picture, WIDE)
+    page = (catalog.root / "advice.md").read_text(encoding="utf-8").strip()
+    shown = f"![{TITLE}]({picture.relative_to(folder).as_posix()})"
+    return [f"## {TITLE}", shown, re.sub(r"^#", "##", page, flags=re.MULTILINE)]
 
 
-def _contents(names: list[str]) -> str:
-    return " · ".join(f"[{name}](#{name.lower()})" for name in names)
+def _sections(catalog: Catalog) -> dict[str, list[str]]:
+    """Names of figures by heading: the papers in their own order, then each other experiment."""
+    found: dict[str, list[str]] = {paper: [] for paper in papers().values()}
+    for name in sorted(catalog.figures, key=_place):
+        experiment = catalog.experiments[catalog.figures[name].experiment]
+        cited = next((paper for paper in papers().values() if paper in experiment.source), None)
+        found.setdefault(cited or experiment.title, []).append(name)
+    return {heading: names for heading, names in found.items() if names}
+
+
+def _place(name: str) -> tuple[int, list[tuple[str, int]]]:
+    """Figures, then tables, then the rest, each in the order of their numbers."""
+    first = re.match(r"fig|table|", name)[0]
+    numbered = re.findall(r"(\D*)(\d*)", name)
+    return ("fig", "table", "").index(first), [(text, int(n or 0)) for text, n in numbered]
+
+
+def _contents(sections: Mapping[str, Sequence[str]]) -> str:
+    lines = []
+    for heading, names in sections.items():
+        links = " · ".join(f"[{name}](#{name.lower()})" for name in names)
+        lines.append(f"- **{heading}**: {links}")
+    lines.append(f"- **[{TITLE}](#{TITLE.lower().replace(' ', '-')})**")
+    return "\n".join(lines)
 
 
 def _shown(planned: PlannedFigure, stem: Path, pictures: Path, folder: Path) -> str:

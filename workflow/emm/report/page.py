@@ -8,6 +8,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emm.analyse.names import METRICS, metric
+from emm.analyse.replication import OURS
 from emm.documents import Scale
 from emm.expansion import WORKFLOW
 from emm.report.verdicts import (
@@ -46,14 +47,15 @@ def page(table: pd.DataFrame, scale: Scale) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    cited = papers()
+    cited = papers() | {OURS: OURS}
+    sources = [source for source in table["source"].unique() if source != OURS]
     numbers, compared = counts(table), bool(table["verdict"].isin(COMPARED).any())
     absent = {"Difference": not compared, "Probability": "claim" not in numbers}
     header = {name: how for name, how in HEADER.items() if not absent.get(name)}
     return environment.get_template("replication.html").render(
         scale=scale,
         comparison=comparison(scale),
-        papers=joined((cited.get(name, name) for name in table["source"].unique()), " and "),
+        papers=joined((cited.get(name, name) for name in sources), " and "),
         kinds=KINDS,
         verdicts=VERDICTS,
         counts=numbers,
