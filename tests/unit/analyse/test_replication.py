@@ -9,7 +9,7 @@ import pytest
 from emm import catalog, expansion
 from emm.analyse.agreement import Agreement, Ours
 from emm.analyse.claims import judge
-from emm.analyse.names import CAPACITIES, METRICS, OTHERS
+from emm.analyse.metrics import CAPACITIES, METRICS, OTHERS
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import groups_of
 from emm.analyse.published import Published, load_published, matching

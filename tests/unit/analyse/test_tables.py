@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
-from emm.analyse.names import metric, ordered, plain_text, rounded, series_label, value_name
+from emm.analyse.metrics import metric
+from emm.analyse.names import ordered, plain_text, rounded, series_label, value_name
 from emm.analyse.parquet import read_rows, read_table, write_table
 from emm.analyse.series import effective, plain, series_of, telling
 from emm.analyse.summary import print_summary

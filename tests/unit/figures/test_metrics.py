@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_up import assert_legible, made_up
 
-from emm.analyse.names import metric
+from emm.analyse.metrics import metric
 from emm.documents import Figure
 from emm.errors import UserError
 from emm.figures import style

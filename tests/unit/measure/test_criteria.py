@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emm.analyse.names import is_metric
+from emm.analyse.metrics import is_metric
 from emm.data.sources import load_source
 from emm.data.stage import build_subset, write_source, write_subset
 from emm.diffusion import SAMPLE_INDEX

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from emm.analyse.names import CAPACITIES, METRICS, ONSETS, SIZE, TIMES, is_metric, metric
+from emm.analyse.metrics import CAPACITIES, METRICS, ONSETS, is_metric, metric
+from emm.analyse.names import SIZE, TIMES
 from emm.analyse.places import (
     EPOCH,
     OF_NETWORK,

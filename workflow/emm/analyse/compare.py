@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from emm.analyse.names import metric as column
+from emm.analyse.metrics import metric as column
 from emm.analyse.names import rounded
 from emm.analyse.places import OF_SERIES, PARAMETERS, SPREAD
 from emm.analyse.simulate import DRAWS, Draws, Interval

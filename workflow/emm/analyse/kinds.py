@@ -24,7 +24,7 @@ from emm.analyse.compare import (
     truth,
     yardstick,
 )
-from emm.analyse.names import is_metric
+from emm.analyse.metrics import is_metric
 from emm.analyse.places import SPREAD, Group, Place, has_sides, label
 from emm.analyse.simulate import DRAWS, UNKNOWN, Draws, Interval, Measurements, Pick
 from emm.documents import Claim

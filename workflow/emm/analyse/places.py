@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emm.analyse.names import PER_IMAGE, SIZE, is_metric, plain_text, series_label, value_name
+from emm.analyse.metrics import is_metric
+from emm.analyse.names import PER_IMAGE, SIZE, plain_text, series_label, value_name
 from emm.documents import Claim
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Filter, Row, parse_filter, shows, value_of

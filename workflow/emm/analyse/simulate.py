@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from emm.analyse.emm import EPSILON, crossings, decreasing_fit
-from emm.analyse.names import ONSETS, SIZE
-from emm.analyse.names import metric as column
+from emm.analyse.metrics import ONSETS
+from emm.analyse.metrics import metric as column
+from emm.analyse.names import SIZE
 from emm.analyse.onset import first_passing
 from emm.analyse.places import (
     CAPACITY,

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from emm.analyse.names import TIMES, metric, ordered, setting_name, value_name
+from emm.analyse.metrics import metric
+from emm.analyse.names import TIMES, ordered, setting_name, value_name
 from emm.documents import Figure
 from emm.figures import style
 from emm.figures.select import drawn_rows

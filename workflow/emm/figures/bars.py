@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import CHANCE, metric, series_label
+from emm.analyse.metrics import CHANCE, metric
+from emm.analyse.names import series_label
 from emm.analyse.series import Group, grouped, in_order, is_seed, settings_of, sizeless, telling
 from emm.documents import Figure
 from emm.errors import UserError

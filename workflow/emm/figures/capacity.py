@@ -11,7 +11,8 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from emm.analyse.fits import Law, points_from, power_law
-from emm.analyse.names import CAPACITIES, SIZE, metric, series_label, setting_name, value_name
+from emm.analyse.metrics import CAPACITIES, metric
+from emm.analyse.names import SIZE, series_label, setting_name, value_name
 from emm.analyse.series import grouped, in_order
 from emm.analyse.tables import capacity_table
 from emm.documents import Figure

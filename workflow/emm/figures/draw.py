@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import CAPACITIES
+from emm.analyse.metrics import CAPACITIES
 from emm.analyse.tables import capacity_table
 from emm.data.stage import Subset
 from emm.documents import Figure

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import metric, setting_name
+from emm.analyse.metrics import metric
+from emm.analyse.names import setting_name
 from emm.analyse.series import grouped, in_order
 from emm.documents import Figure
 from emm.errors import UserError

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import metric, ordered
+from emm.analyse.metrics import metric
+from emm.analyse.names import ordered
 from emm.analyse.series import grouped, in_order
 from emm.documents import Figure
 from emm.figures import style

@@ -9,7 +9,8 @@ import pandas as pd
 
 from emm.analyse.bootstrap import BOOTSTRAPPED, bootstrapped
 from emm.analyse.emm import EPSILON
-from emm.analyse.names import metric, series_label, value_name
+from emm.analyse.metrics import metric
+from emm.analyse.names import series_label, value_name
 from emm.analyse.series import (
     effective,
     grouped,

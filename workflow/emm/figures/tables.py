@@ -10,15 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.text import Text
 
-from emm.analyse.names import (
-    labelled,
-    metric,
-    ordered,
-    plain_text,
-    setting_name,
-    short_name,
-    value_name,
-)
+from emm.analyse.metrics import metric
+from emm.analyse.names import labelled, ordered, plain_text, setting_name, short_name, value_name
 from emm.analyse.series import effective, plain
 from emm.documents import Figure
 from emm.errors import UserError

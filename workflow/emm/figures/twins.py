@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
 
-from emm.analyse.names import metric, series_label
+from emm.analyse.metrics import metric
+from emm.analyse.names import series_label
 from emm.analyse.series import grouped, in_order
 from emm.documents import Figure
 from emm.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from emm.analyse.names import METRICS, metric
+from emm.analyse.metrics import METRICS, metric
 from emm.analyse.replication import OURS
 from emm.documents import Scale
 from emm.expansion import WORKFLOW

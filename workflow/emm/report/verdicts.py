@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from emm.analyse.names import metric, rounded
+from emm.analyse.metrics import metric
+from emm.analyse.names import rounded
 from emm.analyse.parquet import read_table
 from emm.analyse.published import load_published
 from emm.analyse.replication import COLUMNS
