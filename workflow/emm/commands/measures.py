@@ -74,10 +74,10 @@ def criteria(
     from emm.errors import UserError
 
     with recorded(attempts):
+        from emm.diffusion.samples import is_samples
         from emm.measure.sampled import compare_images, measure_criteria
-        from emm.score.runs import is_run
 
-        if not is_run(samples):
+        if not is_samples(samples):
             if source or output:
                 raise UserError(f"{samples}: --source and --output are for samples of a run")
             found = compare_images(samples, training, held_out, device)
@@ -176,9 +176,9 @@ def quality(
     from emm.attempts import recorded
 
     with recorded(attempts):
-        from emm.score.runs import is_run
+        from emm.diffusion.samples import is_samples
 
-        if not is_run(samples):
+        if not is_samples(samples):
             _print_quality(samples, reference, training, features, weights, device)
             return
         if training is None or output is None:

@@ -243,9 +243,10 @@ def score(
     from emm.attempts import recorded
 
     with recorded(attempts):
-        from emm.score.runs import is_run, score_run
+        from emm.diffusion.samples import is_samples
+        from emm.score.runs import score_run
 
-        if not is_run(samples):
+        if not is_samples(samples):
             _score_images(samples, training, output, duplicates, (augment, shift), device)
             return
         if augment != "none":

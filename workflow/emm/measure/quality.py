@@ -4,7 +4,6 @@ A network that copies has a Frechet distance of nothing to its own training set;
 compared with held-out images of the same source, and with the training set only to show that.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,8 @@ from emm.data.catalogue import class_number
 from emm.data.sources import Source
 from emm.data.stage import Subset, read_source, read_subset
 from emm.data.subsets import pool, random_order
-from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.samples import read_samples
 from emm.errors import UserError
-from emm.files import checked, read_arrays
 from emm.measure.features import Features, load_features
 from emm.measure.fidelity import NEIGHBOURS, balls, kid
 from emm.measure.frechet import Estimate, fid, frechet_distance, moments
@@ -96,18 +94,15 @@ def measure_quality(
     where fewer than seven are held out, or samples are of dummies too.
     """
     torch.set_num_threads(threads)
-    index = checked(samples / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
-    settings, subset = index["settings"], read_subset(subset_path)
+    sampled, subset = read_samples(samples), read_subset(subset_path)
     features = load_features(kind, weights, choose_device(device))
-    real = _held_out(source_path, subset, settings)
+    real = _held_out(source_path, subset, sampled.settings)
     reference = reference_of(features, real, subset.images[~subset.is_dummy])
     rows = []
-    for entry in index["checkpoints"]:
-        images = read_arrays(samples / entry["file"])["images"][: len(real)]
-        about = {"run": index["run"], "evaluation": f"{index['run']}/{index['evaluation']}"}
-        about |= {"step": entry["step"], "epoch": entry["epoch"], "n_quality": len(images)}
-        found = compare(features(images), reference)
-        rows.append(about | {"quality_features": kind} | found)
+    for about, images in sampled.checkpoints():
+        images = images[: len(real)]
+        about |= {"n_quality": len(images), "quality_features": kind}
+        rows.append(about | compare(features(images), reference))
     frame = pd.DataFrame(rows)
     write_table(output, frame)
     return frame

@@ -1,6 +1,6 @@
 """Criteria of copying as a stage: samples of an evaluation, or any, in; rows of numbers out."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,8 @@ import pandas as pd
 
 from emm.analyse.parquet import write_table
 from emm.data.stage import Subset, read_source, read_subset
-from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.samples import read_samples
 from emm.errors import UserError
-from emm.files import checked, read_arrays
 from emm.measure import HELD_OUT
 from emm.measure.criteria import compare, make_reference
 from emm.measure.heldout import NothingHeldOutError, held_out
@@ -29,29 +28,21 @@ def measure_criteria(
     from the source of the training set, in the shares of its classes. UserError for a run with
     augmentation, whose orbits only the rule of 1/3 heeds.
     """
-    index = checked(samples / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
-    settings, xp = index["settings"], array_module(device)
+    sampled, xp = read_samples(samples), array_module(device)
+    settings = sampled.settings
     if settings["train.augment"] != "none":
         raise UserError(f"{samples}: criteria are of training without augmentation")
     subset = read_subset(subset_path)
     images = subset.images[rows_compared(subset, settings["eval.label"])]
-    new = _others(index, source_path, subset)
-    known, rows = make_reference(images, new, xp), []
-    for entry in index["checkpoints"]:
-        found = compare(read_arrays(samples / entry["file"])["images"], known, xp)
-        rows.append({**_about(index), "step": entry["step"], "epoch": entry["epoch"], **found})
+    known = make_reference(images, _others(settings, source_path, subset), xp)
+    rows = [about | compare(found, known, xp) for about, found in sampled.checkpoints()]
     frame = pd.DataFrame(rows)
     write_table(output, frame)
     return frame
 
 
-def _about(index: dict[str, Any]) -> dict[str, str]:
-    return {"run": index["run"], "evaluation": f"{index['run']}/{index['evaluation']}"}
-
-
-def _others(index: dict[str, Any], source_path: Path, subset: Subset) -> np.ndarray | None:
+def _others(settings: Mapping[str, Any], source_path: Path, subset: Subset) -> np.ndarray | None:
     """Held-out images of the data; None where the subset is all of it, or copies are of dummies."""
-    settings = index["settings"]
     if settings["eval.label"] == "dummy":
         return None
     try:

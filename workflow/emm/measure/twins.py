@@ -4,8 +4,7 @@ Kadkhodaie et al. 2024 (ICLR, arXiv 2310.02557): networks that memorize make dif
 same noise, networks that generalize nearly the same ones, which no training image is as near to.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 
 from emm.analyse.parquet import write_table
 from emm.data.stage import Subset, read_subset
-from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.samples import Samples, read_samples
 from emm.errors import UserError
-from emm.files import checked, read_arrays
 from emm.score.criteria import nearest_distance, share_of
 from emm.score.nearest import array_module, two_nearest
 from emm.seeds import derive
@@ -45,53 +43,38 @@ def measure_twins(own: Side, other: Side, output: Path, *, device: str = "auto")
     A row per checkpoint; columns as `compare` has them. UserError where the runs differ in more
     than their images, or share some.
     """
-    indices = [_index(side.samples) for side in (own, other)]
+    first, second = (read_samples(side.samples) for side in (own, other))
     subsets = [read_subset(side.subset) for side in (own, other)]
-    _check_twins(*indices, own.samples)
+    _check_twins(first, second)
     _check_disjoint(*subsets, own.subset)
-    rows = []
-    for entry, images in _checkpoints(own, other, *indices):
-        about = {"run": indices[0]["run"], "evaluation": indices[0]["evaluation"]}
-        about |= {"twin": indices[1]["run"], "step": entry["step"], "epoch": entry["epoch"]}
-        seed = derive(indices[0]["settings"]["eval.seed"], "twins", entry["step"])
-        training = [subset.images[~subset.is_dummy] for subset in subsets]
-        rows.append(about | compare(images, training, seed, device))
+    training, rows = [subset.images[~subset.is_dummy] for subset in subsets], []
+    for (about, images), (_, others) in zip(first.checkpoints(), second.checkpoints(), strict=True):
+        seed = derive(first.settings["eval.seed"], "twins", about["step"])
+        about |= {"twin": second.index["run"]}
+        rows.append(about | compare([images, others], training, seed, device))
     frame = pd.DataFrame(rows)
     write_table(output, frame)
     return frame
 
 
-def _index(folder: Path) -> dict[str, Any]:
-    return checked(folder / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
-
-
-def _check_twins(own: Mapping[str, Any], other: Mapping[str, Any], where: Path) -> None:
+def _check_twins(own: Samples, other: Samples) -> None:
     """Refuse runs that differ in more than the part of the data."""
-    settings = own["settings"], other["settings"]
-    for key in sorted(set().union(*settings)):
-        values = [found.get(key) for found in settings]
+    for key in sorted({*own.settings, *other.settings}):
+        values = [found.settings.get(key) for found in (own, other)]
         if key != "data.part" and values[0] != values[1]:
-            raise UserError(f"{where}: no twin: runs differ in {key} ({values[0]}, {values[1]})")
-    if settings[0]["eval.sampler"] == "ancestral":
-        raise UserError(f"{where}: eval.sampler ancestral adds noise at every step; use ddim")
+            raise UserError(
+                f"{own.folder}: no twin: runs differ in {key} ({values[0]}, {values[1]})"
+            )
+    if own.settings["eval.sampler"] == "ancestral":
+        raise UserError(f"{own.folder}: eval.sampler ancestral adds noise at every step; use ddim")
+    if own.steps != other.steps:
+        raise UserError(f"{other.folder}: has other checkpoints than {own.folder}")
 
 
 def _check_disjoint(own: Subset, other: Subset, where: Path) -> None:
     shared = np.intersect1d(own.index[~own.is_dummy], other.index[~other.is_dummy])
     if len(shared):
         raise UserError(f"{where}: {len(shared)} training images are in both halves; none may be")
-
-
-def _checkpoints(
-    own: Side, other: Side, index: Mapping[str, Any], twin: Mapping[str, Any]
-) -> Iterator[tuple[Mapping[str, Any], list[Images]]]:
-    """Checkpoints that both have, with the samples of each, paired by their noise."""
-    files = {entry["step"]: entry["file"] for entry in twin["checkpoints"]}
-    for entry in index["checkpoints"]:
-        if entry["step"] not in files:
-            raise UserError(f"{other.samples}: has no samples of step {entry['step']}")
-        paths = own.samples / entry["file"], other.samples / files[entry["step"]]
-        yield entry, [read_arrays(path)["images"] for path in paths]
 
 
 def compare(

@@ -1,6 +1,5 @@
 """Scoring of a run's evaluation: every checkpoint's samples against the run's own training set."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,9 @@ import pandas as pd
 from emm.analyse.parquet import write_table
 from emm.data.orbits import moves
 from emm.data.stage import Subset, read_subset
-from emm.diffusion import SAMPLE_INDEX
+from emm.diffusion.samples import Samples, read_samples
 from emm.errors import UserError
-from emm.files import checked, read_arrays, write_arrays
+from emm.files import write_arrays
 from emm.score import copies, mondrian, orbits, reconstructed
 from emm.score.criteria import best_checkpoint
 from emm.score.label_hits import LabelHits
@@ -23,11 +22,6 @@ from emm.score.nearest import array_module
 from emm.score.stage import ScoreTable, gallery, score_arrays, summary_rows, write_scores
 
 Classifier = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
-
-
-def is_run(samples: Path) -> bool:
-    """Whether a folder holds the samples of a run, as `emm sample` writes them."""
-    return (samples / SAMPLE_INDEX).is_file()
 
 
 def score_run(
@@ -46,14 +40,14 @@ def score_run(
     Writes the scores of all samples to `output`, the summary with the run's settings to `summary`,
     and the first samples of the best checkpoint with their neighbours to `pictures`.
     """
-    index = checked(samples / SAMPLE_INDEX, lambda path: json.loads(path.read_text()))
-    subset = read_subset(subset_path)
-    tables = list(_score(index, samples, subset, duplicates, array_module(device)))
+    sampled, subset = read_samples(samples), read_subset(subset_path)
+    tables = list(_score(sampled, subset, duplicates, array_module(device)))
+    index = sampled.index
     write_scores(output, tables, run=index["run"], evaluation=index["evaluation"])
     frame = pd.DataFrame(summary_rows(tables))
     best = tables[best_checkpoint(frame["memorization_ratio"])]
-    write_arrays(pictures, _pictures(best, index, samples, subset.images, picture_count))
-    frame = _with_settings(frame, index)
+    write_arrays(pictures, _pictures(best, sampled, subset.images, picture_count))
+    frame = _with_settings(frame, sampled)
     write_table(summary, frame)
     return frame
 
@@ -74,22 +68,22 @@ def reference(subset: Subset, label: str) -> slice:
 
 
 def _score(
-    index: Mapping[str, Any], samples: Path, subset: Subset, duplicates: str, xp: ModuleType
+    samples: Samples, subset: Subset, duplicates: str, xp: ModuleType
 ) -> Iterator[ScoreTable]:
     """Scores of each checkpoint; neighbours are rows of the whole subset.
 
     The reference of a training with augmentation are the orbits of its images.
     """
-    settings = index["settings"]
+    settings = samples.settings
     orbit = moves(settings["train.augment"], settings["train.shift"])
     rows = reference(subset, settings["eval.label"])
     training, classify = subset.images[rows], _classifier(settings, subset)
-    compare, hits = _reconstructed(index, samples, duplicates, xp), LabelHits(subset)
+    compare, hits = _reconstructed(samples, duplicates, xp), LabelHits(subset)
     count_copies = copies.counter(subset, rows)
-    for entry in index["checkpoints"]:
-        arrays = read_arrays(samples / entry["file"])
+    for entry in samples.index["checkpoints"]:
+        arrays = samples.arrays(entry["file"])
         images = arrays["images"]
-        _check_shape(samples, images, training)
+        _check_shape(samples.folder, images, training)
         found = score_arrays(images, training, duplicates, xp, orbit)
         indices = found.neighbours.indices + rows.start
         result = replace(found, neighbours=found.neighbours._replace(indices=indices))
@@ -128,20 +122,20 @@ def _classifier(settings: Mapping[str, Any], subset: Subset) -> Classifier:
 
 
 def _reconstructed(
-    index: Mapping[str, Any], samples: Path, duplicates: str, xp: ModuleType
+    samples: Samples, duplicates: str, xp: ModuleType
 ) -> Callable[[np.ndarray], dict[str, float]]:
     """Compares samples with the reconstructed training images, where there are any."""
-    if "reconstructions" not in index:
+    if "reconstructions" not in samples.index:
         return lambda images: {}
-    known = read_arrays(samples / index["reconstructions"])["images"]
+    known = samples.arrays(samples.index["reconstructions"])["images"]
     return lambda images: reconstructed.summarise(images, known, duplicates, xp)
 
 
 def _pictures(
-    table: ScoreTable, index: Mapping[str, Any], samples: Path, training: np.ndarray, count: int
+    table: ScoreTable, samples: Samples, training: np.ndarray, count: int
 ) -> dict[str, np.ndarray]:
-    entry = next(e for e in index["checkpoints"] if e["step"] == table.step)
-    images = read_arrays(samples / entry["file"])["images"]
+    entry = next(e for e in samples.index["checkpoints"] if e["step"] == table.step)
+    images = samples.arrays(entry["file"])["images"]
     return {
         **gallery(images, training, table, count),
         "count": np.int64(count),
@@ -150,11 +144,10 @@ def _pictures(
     }
 
 
-def _with_settings(frame: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
+def _with_settings(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """Summary rows with the ids and all settings of their run in front."""
-    settings = index["settings"]
+    settings = samples.settings
     count = len(frame)
-    front = {"run": index["run"], "evaluation": f"{index['run']}/{index['evaluation']}"}
-    columns = {key: [value] * count for key, value in (front | settings).items()}
+    columns = {key: [value] * count for key, value in {**samples.about, **settings}.items()}
     columns["horizon"] = [float(settings["train.epochs"])] * count
     return pd.concat([pd.DataFrame(columns), frame.drop(columns="ema")], axis=1)
