@@ -58,11 +58,11 @@ def test_the_quick_scale_needs_no_files():
 
 
 @pytest.mark.parametrize("scale", ["paper", "quick"])
-def test_criteria_are_compared_on_runs_that_others_train_too(scale):
-    found = catalog.load({"scale": scale, "experiments": ["criteria", "resolution"]})
-    own, others = (runs_of(found, name) for name in ("criteria", "resolution"))
-    assert len(own) == 6
-    assert len(own.keys() & others.keys()) == 4
+def test_criteria_quality_and_onset_are_of_the_same_runs(scale):
+    names = ("criteria", "quality", "onset")
+    found = catalog.load({"scale": scale, "experiments": list(names)})
+    assert all(runs_of(found, name).keys() == found.runs.keys() for name in names)
+    assert len(found.runs) == len(found.evaluations) == 5
     assert set(found.measured("criteria")) == {
         (row.run_id, row.evaluation_id) for row in found.rows if row.experiment == "criteria"
     }
