@@ -130,10 +130,10 @@ def page_of(found, table, size=None) -> str:
 def test_the_page(found, table):
     page = page_of(found, table, 1200)
     moved, rest = page.split("## No effect seen")
-    assert "| width 128 → width 512 |" in moved
-    assert "| unconditional → unique labels |" in moved
-    assert "| unconditional → true labels |" in rest.split("## Beyond")[0]
-    assert "| image classes 10 → image classes 1 |" in rest.split("## Beyond")[1]
+    assert "| width: 128 → 512 |" in moved
+    assert "| labels: unconditional → unique labels |" in moved
+    assert "| labels: unconditional → true labels |" in rest.split("## Beyond")[0]
+    assert "| image classes: 10 → 1 |" in rest.split("## Beyond")[1]
     assert "1,200 images are" in page
     assert "in 4 of 5 comparisons" in page
 
@@ -142,7 +142,7 @@ def test_missing_results_leave_their_figures_out(found, table):
     widths = [row.key for row in found.figures["widths"].rows]
     page = page_of(found, table[table["evaluation"].isin(widths)])
     assert "unique" not in page
-    assert "width 128 → width 512" in page
+    assert "width: 128 → 512" in page
 
 
 def test_the_command_prints_or_writes(found, table, folder):
@@ -160,9 +160,10 @@ def test_the_picture_shows_every_comparison_with_its_bounds(known, tmp_path):
     found = distinct_effects(known.values())
     draw_effects(found, tmp_path / "advice")
     drawn = pd.read_csv(tmp_path / "advice.csv").set_index("change")
-    assert len(drawn) == 6
-    assert drawn.loc["width 128 → width 512", "factor"] == pytest.approx(4, rel=0.08)
-    assert drawn.loc["unconditional → unique labels", "high"] == np.inf
+    assert len(drawn) == 5
+    assert "image classes: 10 → 1" not in drawn.index  # both EMMs lie beyond the sizes
+    assert drawn.loc["width: 128 → 512", "factor"] == pytest.approx(4, rel=0.08)
+    assert drawn.loc["labels: unconditional → unique labels", "high"] == np.inf
     assert drawn["setting"].nunique() == (drawn["setting"] != drawn["setting"].shift()).sum()
     for suffix in ("svg", "pdf", "png"):
         assert (tmp_path / f"advice.{suffix}").stat().st_size > 1000

@@ -14,7 +14,7 @@ import numpy as np
 
 from emm.analyse.compare import quotient
 from emm.analyse.fits import Law, Points, points_from_draws, power_law
-from emm.analyse.names import SIZE, labelled, ordered, plain_text
+from emm.analyse.names import SIZE, ordered, plain_text, short_name, value_name
 from emm.analyse.places import EMM, Entry
 from emm.analyse.series import is_seed
 from emm.analyse.simulate import BEST, LAST, Interval, Measurements, quantiles
@@ -99,10 +99,15 @@ class Effect:
 
     @property
     def change(self) -> str:
-        """What is changed into what: "width 128 → width 192"."""
+        """What is changed into what: "channel width: 128 → 192"."""
         hue = self.family.hue
-        ends = (labelled(hue, one.value) for one in (self.family.base, self.changed))
-        return " → ".join(plain_text(end) for end in ends)
+        ends = " → ".join(value_name(hue, one.value) for one in (self.family.base, self.changed))
+        return plain_text(f"{short_name(hue)}: {ends}")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether anything is known of the factor."""
+        return self.low > 0 or bool(np.isfinite(self.high))
 
     @property
     def strength(self) -> float:

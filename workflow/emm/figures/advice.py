@@ -35,7 +35,8 @@ def effects_picture(effects: Sequence[Effect]) -> tuple[Picture, pd.DataFrame]:
     """A line per comparison, with its 95 % interval on a logarithmic axis, and a table of them.
 
     Settings stand together, those with the clearest effect first. An EMM beyond the sizes that were
-    run leaves only a bound: a line without a point, which an arrow ends.
+    run leaves only a bound: a line without a point, which an arrow ends. Two of them leave nothing
+    to draw.
     """
     table = effects_table(effects)
     picture, axes = style.panel()
@@ -55,7 +56,8 @@ def effects_picture(effects: Sequence[Effect]) -> tuple[Picture, pd.DataFrame]:
 
 
 def effects_table(effects: Sequence[Effect]) -> pd.DataFrame:
-    """A row per comparison in the order in which they are drawn."""
+    """A row per comparison of which something is known, in the order in which they are drawn."""
+    effects = [effect for effect in effects if effect.is_bounded]
     strongest: dict[str, float] = {}
     for effect in effects:
         hue = effect.family.hue
