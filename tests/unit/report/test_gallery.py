@@ -17,6 +17,7 @@ figures:
   fig10a: {title: Ten, plot: curve, x: data.size}
   fig2: {title: Two, plot: curve, x: data.size, caption: "In the paper <5 % at 8x8 [sic]."}
   table1: {title: One, plot: table, rows: labels.kind, columns: data.size}
+  table2: {title: Two, plot: metrics_table, metrics: [n_memorized], columns: data.size}
   extra: {title: More, plot: grid}
 """
 
@@ -42,6 +43,7 @@ def results(tmp_path, replication):
         Image.new("RGB", (2000, 1000), "white").save(folder / f"{name}.png")
     Image.new("RGB", (2000, 1000), "white").save(folder / "advice.png")
     (found.root / "advice.md").write_text("# Advice\n\n## What moves it\n\nNothing.\n")
+    (folder / "table2.md").write_text("| Metric | 10 |\n| --- | ---: |\n| copies | 9 |\n")
     (folder / "table1.md").write_text("| Labels | 10 |\n| --- | ---: |\n| none | 90 |\n")
     write_table(found.root / "tables" / "replication.parquet", replication)
     return found
@@ -56,7 +58,7 @@ def gallery(found, folder) -> str:
 def test_every_figure_stands_in_the_order_of_the_paper(results, tmp_path):
     text = gallery(results, tmp_path)
     assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [
-        *("fig2", "fig10a", "table1", "extra"),
+        *("fig2", "fig10a", "table1", "table2", "extra"),
         "What moves it",
     ]
     assert text.startswith("# All\n")
@@ -76,6 +78,7 @@ def test_pictures_are_small_and_tables_are_text(results, tmp_path):
     with Image.open(tmp_path / "docs/pictures/fig2.png") as picture:
         assert picture.size == (620, 310)
     assert "| none | 90 |" in text
+    assert "| copies | 9 |" in text
     assert not (tmp_path / "docs/pictures/table1.png").exists()
 
 

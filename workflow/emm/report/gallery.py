@@ -16,6 +16,7 @@ from emm.report.verdicts import papers, read_replication
 
 WIDE = 1100  # pixels
 WIDTHS = {"grid": WIDE, "examples": WIDE, "pairs": WIDE}
+TABLES = ("table", "metrics_table")  # plots that are also written as Markdown
 WIDTH = 620  # of all others
 COLOURS = 96  # of a picture's palette: text stays crisp, and files a tenth of their size
 
@@ -79,7 +80,7 @@ def _contents(sections: Mapping[str, Sequence[str]]) -> str:
 def _shown(planned: PlannedFigure, stem: Path, pictures: Path, folder: Path) -> str:
     """A table as Markdown, anything else as its picture."""
     text = stem.with_suffix(".md")
-    if planned.figure.plot == "table" and text.is_file():
+    if planned.figure.plot in TABLES and text.is_file():
         return text.read_text(encoding="utf-8").strip()
     path = pictures / f"{planned.name}.png"
     _shrink(stem.with_suffix(".png"), path, WIDTHS.get(planned.figure.plot, WIDTH))
