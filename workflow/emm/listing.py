@@ -121,17 +121,21 @@ def print_plan(facts: Mapping[str, Any], folder: Path) -> None:
     """What a plan comes to, by experiment and in all."""
     from emm.plan.page import hours
 
+    kind = "gpu" if facts["gpu_hours"] else "cpu"
+    name = "GPU-hours" if facts["gpu_hours"] else "Core-hours"
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Experiment")
-    for name in ("Runs", "Jobs", "GPU-hours", "of its own", "GB"):
-        table.add_column(name, justify="right")
+    for heading in ("Runs", "Jobs", name, "of its own", "GB"):
+        table.add_column(heading, justify="right")
     for row in facts["experiments"]:
-        costs = [f"{row[key]:,.1f}" for key in ("gpu_hours", "own_gpu_hours", "final_gb")]
-        table.add_row(row["experiment"], f"{row['runs']:,}", f"{row['jobs']:,}", *costs)
+        costs = (hours(row[f"{own}{kind}_hours"]) for own in ("", "own_"))
+        texts = (f"{row['runs']:,}", f"{row['jobs']:,}", *costs, f"{row['final_gb']:,.1f}")
+        table.add_row(row["experiment"], *texts)
     console().print(table)
+    left = f" ({hours(facts['left_gpu_hours'])} left)" if facts["gpu_hours"] else ""
     print(
-        f"{facts['runs']:,} runs, {facts['jobs']:,} jobs, {hours(facts['gpu_hours'])} GPU-hours "
-        f"({hours(facts['left_gpu_hours'])} left) on {facts['gpu']}; on {facts['gpus']} of them "
+        f"{facts['runs']:,} runs, {facts['jobs']:,} jobs, {hours(facts[f'{kind}_hours'])} "
+        f"{name.replace('Core', 'core')}{left} on {facts['gpu']}; on {facts['gpus']} of them "
         f"{hours(facts['wall_hours'])} hours, the longest chain takes "
         f"{hours(facts['longest_chain_hours'])}; {hours(facts['final_gb'])} GB in the end, "
         f"{hours(facts['peak_gb'])} at most"

@@ -484,11 +484,14 @@ def test_statements(value, statement):
 def test_files(paper, tmp_path, rows):
     write_table(tmp_path / "memorization.parquet", rows)
     output = tmp_path / "replication.parquet"
-    known = sum(len(load_published(path).values) for path in published_files())
+    sources = [load_published(path) for path in published_files()]
+    known = sum(len(source.values) for source in sources if source.cited == "Gu et al. 2023")
     made = write_replication(paper, tmp_path / "memorization.parquet", output)
     assert list(read_table(output)) == list(COLUMNS) == list(made)
     pd.testing.assert_frame_equal(read_table(output), made)
-    assert len(pd.read_csv(output.with_suffix(".csv"))) == len(made) == known + 2
+    assert len(pd.read_csv(output.with_suffix(".csv"))) == len(made)
+    assert set(made["source"]) == {"gu2023"}  # nothing of Yoon et al. is selected
+    assert len(made) == known + 2
     text = output.with_suffix(".md").read_text()
     assert "| fig2a | The ratio falls with size. | supported | " in text
     assert r"memorization ratio at \|D\| = 1k, weight decay 0.01, %" in text

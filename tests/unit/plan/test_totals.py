@@ -42,6 +42,15 @@ def test_time_with_a_training_on_several_gpus(gpus, expected):
     assert wall_seconds(jobs, gpus) == pytest.approx(expected * HOUR)
 
 
+@pytest.mark.parametrize(
+    ("cores", "threads", "expected"), [(1, 1, 6), (2, 1, 4), (3, 1, 2), (2, 2, 6), (4, 2, 4)]
+)
+def test_without_a_gpu_jobs_share_the_cores(cores, threads, expected):
+    """Three jobs of two hours, each of so many threads."""
+    jobs = [job("train", f"r{number}", 2, threads=threads) for number in range(3)]
+    assert wall_seconds(jobs, cores) == pytest.approx(expected * HOUR)
+
+
 def test_the_longest_chain():
     seconds, chain = longest_chain(chains(1, 5, 3))
     assert seconds == pytest.approx((0.5 + 5 + 1 + 0.25) * HOUR)

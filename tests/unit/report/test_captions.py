@@ -155,3 +155,18 @@ def test_claims_of_ours_are_counted_apart(replication):
     text = summary(pd.concat([replication, own]), SCALE)
     assert "- Claims of the papers: 1 contradicted, 1 supported, 1 not measured\n" in text
     assert "- Claims of this project: 1 supported\n" in text
+
+
+def test_an_emm_tells_the_sizes_that_it_lies_between(drawn, replication):
+    rows = pd.read_csv(drawn).assign(**{"data.size": [10, 100, 10, 100]})
+    rows.to_csv(drawn, index=False)
+    text = caption(figure(), drawn, replication, SCALE)
+    line = "EMM, unconditional: 24.8 images (95 % interval 22.4 to 27.2, between 10 and 100)"
+    assert line in shown(text).splitlines()
+
+
+def test_a_claim_tells_what_select_left_out(drawn, replication):
+    note = "smallest step 3; 3 of its 5 evaluations are left out by `select`"
+    rows = replication.assign(note=replication["note"].where(replication["id"] != "c5", note))
+    text = shown(caption(figure(), drawn, rows, SCALE))
+    assert "memorization_ (3 of its 5 evaluations are left out by `select`)" in text

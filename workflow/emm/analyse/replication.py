@@ -21,6 +21,7 @@ from emm.files import write_text
 
 OURS = "this project"
 PAPERS_CLAIMS, OWN_CLAIMS, VALUES = "Claims of the papers", f"Claims of {OURS}", "Published values"
+SELECT = "are left out by `select`"  # the end of such a note
 BAR = r"\|"  # in a cell of a Markdown table
 COLUMNS = {  # and what a row has that does not say otherwise
     **{"id": "", "source": "", "figure": "", "kind": "", "experiment": "", "section": ""},
@@ -73,7 +74,11 @@ def _values(
 ) -> Iterable[dict[str, Any]]:
     for source in sources:
         agreement = Agreement(catalog, measurements, source)
+        selected = any(source.cited in one.source for one in catalog.experiments.values())
         for value in source.values:
+            compared = agreement.compare(value)
+            if compared["verdict"] == "not measured" and not selected:
+                continue  # of a paper that was not asked for
             yield {
                 "id": value.id,
                 "source": source.source,
@@ -82,7 +87,7 @@ def _values(
                 "statement": value.statement,
                 "metric": value.metric,
                 "provenance": "interpreted" if value.interpreted else value.provenance,
-                **agreement.compare(value),
+                **compared,
             }
 
 
@@ -139,11 +144,16 @@ def _judged(
     }
 
 
+def left_out(note: str) -> str:
+    """The part of a note that says which evaluations `select` left out, or nothing."""
+    return next((part for part in note.split("; ") if part.endswith(SELECT)), "")
+
+
 def _left_out(catalog: Catalog, groups: Iterable[Group]) -> str:
     """How many evaluations that a claim is about are not among those that the config selects."""
     about = {entry.row.key for group in groups for place in group.places for entry in place.entries}
     missing = len(about - {row.key for row in catalog.rows})
-    return f"{missing} of its {len(about)} evaluations are left out by `select`" if missing else ""
+    return f"{missing} of its {len(about)} evaluations {SELECT}" if missing else ""
 
 
 def markdown(table: pd.DataFrame, catalog: Catalog) -> str:

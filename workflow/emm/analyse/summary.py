@@ -90,6 +90,21 @@ def emm_interval(row: pd.Series, name: str = "emm") -> str:
     return f"{lower} to {upper}"
 
 
+def emm_bracket(row: pd.Series, name: str = "emm") -> str:
+    """The sizes that were run next to an EMM, which lies anywhere between: "between 8 and 100".
+
+    Its interval is of the curve that joins them; nothing where the EMM is censored.
+    """
+    suffix = name.removeprefix("emm")
+    if row[f"status{suffix}"] != "bracketed":
+        return ""
+    below = max((size for size in row["sizes"] if size < row[name]), default=None)
+    above = min((size for size in row["sizes"] if size > row[name]), default=None)
+    if below is None or above is None:
+        return ""
+    return f"between {below:,.0f} and {above:,.0f}"
+
+
 def _add_ratios(table: Table, label: str, members: pd.DataFrame) -> None:
     sizes, hits, samples = curve(members)
     for size, hit, count in zip(sizes, hits.sum(axis=0), samples.sum(axis=0), strict=True):
@@ -104,5 +119,6 @@ def _add_emm(table: Table, emm: pd.DataFrame, settings: dict[str, Any], epsilon:
     for _, row in emm[np.isclose(emm["epsilon"], epsilon)].iterrows():
         if all(plain(row[name]) == value for name, value in settings.items() if name in row):
             text, interval = f"[bold]{emm_text(row)}[/bold]", emm_interval(row)
-            table.add_row(f"[bold]EMM ({100 * (1 - epsilon):g} %)[/bold]", text, "", interval)
+            name = f"[bold]EMM ({100 * (1 - epsilon):g} %)[/bold]"
+            table.add_row(name, text, emm_bracket(row), interval)
     table.add_section()

@@ -35,8 +35,12 @@ def plan(
     config: ConfigFile = "config.yaml",
     scale: str | None = None,
     experiments: Selected = None,
-    gpu: Annotated[str | None, typer.Option(help="Instead of the config's plan.gpu.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs held at a time.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Instead of the config's plan.gpu: a100, cpu, ... or a file.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs held at a time; of the cpu, cores.")
+    ] = None,
     output: PlanFolder = None,
     as_json: AsJson = False,
 ) -> None:

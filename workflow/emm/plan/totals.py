@@ -42,9 +42,9 @@ def by_experiment(jobs: Iterable[Job]) -> list[dict[str, Any]]:
     rows = []
     for name, members in groups.items():
         own = [job for job in members if len(job.experiments) == 1]
-        alone = sum(job.gpu_hours for job in own)
         runs = len({job.run for job in members if job.run})
-        rows.append({"experiment": name, "runs": runs, **_sums(members), "own_gpu_hours": alone})
+        alone = {f"own_{key}": value for key, value in _sums(own).items() if "_hours" in key}
+        rows.append({"experiment": name, "runs": runs, **_sums(members), **alone})
     return rows
 
 
@@ -77,9 +77,14 @@ def wall_seconds(jobs: Sequence[Job], gpus: int) -> float:
     """Seconds until all is done with so many GPUs, jobs with the longest rest of a chain first.
 
     Jobs without a GPU wait for nothing but what they need; one that takes more than there are
-    takes all.
+    takes all. Where no job takes a GPU, they are cores, of which each job takes its threads.
     """
     rest = _rests(jobs)
+    cores = not any(job.gpus for job in jobs)
+
+    def taken(job: Job) -> int:
+        return min(job.threads if cores else job.gpus, gpus)
+
     waiting = {job.key: len(set(job.needs)) for job in jobs}
     after: dict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs:
@@ -90,7 +95,7 @@ def wall_seconds(jobs: Sequence[Job], gpus: int) -> float:
     now, free = 0.0, gpus
 
     def ready(job: Job) -> None:
-        if job.gpus:
+        if taken(job):
             heapq.heappush(queue, (-rest[job.key], job.key, job))
         else:
             heapq.heappush(running, (now + job.seconds, job.key, job))
@@ -99,12 +104,12 @@ def wall_seconds(jobs: Sequence[Job], gpus: int) -> float:
         if not waiting[job.key]:
             ready(job)
     while queue or running:
-        while queue and free >= min(queue[0][2].gpus, gpus):
+        while queue and free >= taken(queue[0][2]):
             _, key, job = heapq.heappop(queue)
-            free -= min(job.gpus, gpus)
+            free -= taken(job)
             heapq.heappush(running, (now + job.seconds, key, job))
         now, key, done = heapq.heappop(running)
-        free += min(done.gpus, gpus)
+        free += taken(done)
         for job in after[key]:
             waiting[job.key] -= 1
             if not waiting[job.key]:

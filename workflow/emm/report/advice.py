@@ -32,6 +32,8 @@ def advice_page(
         _table(_head(size), (_line(one, size, names) for one in known)),
         *_effects(found),
     ]
+    if not found:
+        parts[2:] = ["No figure of these results marks the EMM of two series (`emm: true`, `hue`)."]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from emm.analyse.names import plain_text, series_label
-from emm.analyse.replication import sections
+from emm.analyse.replication import left_out, sections
 from emm.analyse.series import grouped
-from emm.analyse.summary import emm_interval, emm_text
+from emm.analyse.summary import emm_bracket, emm_interval, emm_text
 from emm.documents import Scale
 from emm.figures.select import emm_column
 from emm.files import checked
@@ -68,7 +68,8 @@ def _claims(about: pd.DataFrame) -> Iterator[str]:
         for row in claims[claims["verdict"] == verdict].to_dict("records"):
             support = joined(certainty(verdict, row["support"]), " ")
             about = f" ({support})" if support else ""
-            yield f"- *{verdict}*{about}: {escaped(row['statement'])}"
+            missing = f" ({note})" if (note := left_out(row["note"])) else ""
+            yield f"- *{verdict}*{about}: {escaped(row['statement'])}{escaped(missing)}"
     if missing := int((claims["verdict"] == "not measured").sum()):
         yield f"- Claims: {missing} not measured"
 
@@ -98,8 +99,9 @@ def _emm(rows: pd.DataFrame, name: str, x: str) -> str:
         {f"emm_{part}{suffix}": f"{part}{suffix}" for part in ("status", "bound")}
     )
     row["sizes"] = sorted(rows[x])
-    interval = emm_interval(row, name)
-    return f"{emm_text(row, name)} images" + (f" (95 % interval {interval})" if interval else "")
+    interval, bracket = emm_interval(row, name), emm_bracket(row, name)
+    about = joined((f"95 % interval {interval}" if interval else "", bracket))
+    return f"{emm_text(row, name)} images" + (f" ({about})" if about else "")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
