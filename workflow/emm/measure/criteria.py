@@ -120,8 +120,9 @@ def _relative(found: Neighbours, held_out: Neighbours | None) -> dict[str, float
 def near_limit(held_out: np.ndarray, share: float = FALSE) -> int | None:
     """Squared distance below which at most `share` of held-out images come, from M of them (M,).
 
-    The distance of rank floor(share * (M + 1)): one more image of their distribution is nearer
-    than that with at most this probability, whatever the distribution. None where M is too small.
+    The distance of rank floor(share * (M + 1)): where all are drawn at random, one more image is
+    nearer than that with at most this probability, whatever the distribution. None where M is too
+    small.
     """
     rank = int(share * (len(held_out) + 1))
     return int(np.partition(held_out, rank - 1)[rank - 1]) if rank else None

@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 
 from emm.analyse.parquet import write_table
-from emm.data.catalogue import class_number
-from emm.data.sources import Source
 from emm.data.stage import Subset, read_source, read_subset
-from emm.data.subsets import pool, random_order
+from emm.data.subsets import random_order
 from emm.diffusion.samples import read_samples
 from emm.errors import UserError
 from emm.measure.features import Features, load_features
 from emm.measure.fidelity import NEIGHBOURS, balls, kid
 from emm.measure.frechet import Estimate, fid, frechet_distance, moments
-from emm.measure.heldout import held_out
+from emm.measure.heldout import drawn_from, held_out
 from emm.train.device import choose_device
 
 LEAST = NEIGHBOURS + 2  # images of each side, for a neighbourhood that is not everything
@@ -116,22 +114,12 @@ def _held_out(source_path: Path, subset: Subset, settings: Mapping[str, Any]) ->
         )
     count, seed = settings["eval.num_samples"], settings["eval.seed"]
     source = read_source(source_path)
-    real, _ = held_out(source, subset, count, seed, _drawn_from(source, settings))
+    real, _ = held_out(source, subset, count, seed, drawn_from(source, settings))
     if min(len(real), count) < LEAST:
         raise UserError(
             f"quality: {len(real)} held-out images and {count} samples; it takes {LEAST} of each"
         )
     return real
-
-
-def _drawn_from(source: Source, settings: Mapping[str, Any]) -> np.ndarray | None:
-    """Rows of the source that a random training set was drawn from; None for one by classes."""
-    if settings["data.selection"] != "random":
-        return None
-    if settings["data.only_class"] is not None:
-        number = class_number(settings["data.only_class"], source.class_names)
-        return np.flatnonzero(source.labels == number)
-    return pool(source.labels, settings["data.num_classes"])
 
 
 def compare_images(
