@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from emm.analyse.names import TIMES
+from emm.measure import PERCENTS
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ METRICS |= {
     f"ratio_share_{percent}{end}": Metric(
         f"Distance ratio below {percent / 100:g}{words}", "%", 100.0, (0, 100)
     )
-    for percent in range(10, 100, 10)
+    for percent in PERCENTS
     for end, words in (("", ""), ("_held_out", ", held-out images"))
 }
 CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance

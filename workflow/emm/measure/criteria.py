@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from emm.errors import UserError
-from emm.measure import NEAREST
+from emm.measure import NEAREST, PERCENTS
 from emm.measure.hits import of_hits
 from emm.score.criteria import THRESHOLD, is_memorized, share_of
 from emm.score.k_nearest import k_nearest
 from emm.score.nearest import Neighbours, occurrences
 
-PERCENTS = tuple(range(10, 100, 10))  # thresholds of d1/d2
 FALSE = 0.05  # share of held-out images that may be as near as samples which count as near
 ALPHA = 0.5  # of the relative distance (Carlini et al. 2023, Section 5.1)
 
