@@ -414,6 +414,21 @@ def test_features_of_sources(tmp_path):
     mine(tmp_path, QUALITY, **mondrian).require_files()
 
 
+def test_tables_of_quality_are_named_by_their_features(tmp_path):
+    weights = [tmp_path / name for name in ("a.pt", "b.pt")]
+    configs = [{}, {"features": "pixels"}]
+    configs += [{"features": "inception", "feature_weights": str(path)} for path in weights]
+    found = [mine(tmp_path, QUALITY, **config) for config in configs]
+    (key, *_) = found[0].measured("quality")
+    names = [one.measure_file("quality", *key).name for one in found]
+    assert names[:2] == ["quality-classifier.parquet", "quality-pixels.parquet"]
+    assert len(set(names)) == 4
+    assert {one.measure_file("ideals", *key).name for one in found} == {"ideals.parquet"}
+    assert [one.only("mine").features for one in found] == [one.config.features for one in found]
+    other = mine(tmp_path, RUNS, **configs[2]).only("mine")
+    assert (other.features, other.feature_weights) == ("classifier", None)
+
+
 @pytest.mark.parametrize("content", [None, [], "paper", 5])
 def test_a_config_is_keys_and_values(content):
     with pytest.raises(UserError, match=r"^config: content: input should be a valid dictionary"):

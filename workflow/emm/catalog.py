@@ -26,7 +26,7 @@ from emm.expansion import (
 )
 from emm.filters import parse_filter, shows, value_of
 from emm.given import is_trained
-from emm.ids import dummy_settings, evaluation_settings, identity, run_id
+from emm.ids import dummy_settings, evaluation_settings, identity, measure_name, run_id
 from emm.measure import is_measured, twin_settings
 from emm.planned import PlannedFigure
 from emm.repetitions import repeated, repetitions, sweeps_seeds
@@ -35,6 +35,7 @@ from emm.runs import Evaluation, Row, Run, all_digits
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.yamlfile import load_yaml
 
+OF_QUALITY = ("features", "feature_weights")  # keys of a config
 DETERMINISTIC = ("heun", "ddim")  # samplers
 
 
@@ -99,6 +100,8 @@ class Catalog:
         select = {scale: kept} if kept else {}
         weights = {name: file for name, file in self.config.weights.items() if name == experiment}
         changed = {"experiments": (word,), "select": select, "weights": weights}
+        if "quality" not in self.experiments[experiment].measures:
+            changed |= {key: Config.model_fields[key].default for key in OF_QUALITY}
         return self.config.model_copy(update=changed)
 
     @property
@@ -147,6 +150,14 @@ class Catalog:
             (row.run_id, row.evaluation_id) for row in rows if is_measured(measure, row.settings)
         )
         return list(dict.fromkeys(keys))
+
+    def measure_file(self, measure: str, run_id: str, evaluation_id: str) -> Path:
+        """Table of a measure of an evaluation. That of `quality` is named by its features.
+
+        So what is compared by other features lies beside it, and is never taken for it.
+        """
+        folder = self.evaluation_folder(run_id, evaluation_id)
+        return folder / f"{measure_name(measure, self.config)}.parquet"
 
     def twin(self, run_id: str, evaluation_id: str) -> tuple[str, str]:
         """The evaluation of the run that differs in data.part alone, of which it is 1.
