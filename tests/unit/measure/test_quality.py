@@ -267,3 +267,18 @@ def test_one_table_has_one_kind_of_features(tmp_path, files, subset):
     write_table(path, frame.assign(quality_features="classifier"))
     with pytest.raises(UserError, match="by the features classifier, where the config has pixels"):
         gather_measure(found, "quality", tmp_path / "all.parquet")
+
+
+def test_what_would_not_be_heeded_is_refused(tmp_path, source, monkeypatch, capsys):
+    """A table is of a run's checkpoints, and pixels need no weights."""
+    np.save(tmp_path / "s.npy", source.images[:40])
+    words = ["emm", "quality", *(f"--{name}={tmp_path}/s.npy" for name in ("samples", "reference"))]
+    for option, message in (
+        (f"--output={tmp_path}/q.parquet", "--output is for samples of a run"),
+        (f"--weights={tmp_path}/none.pt", "features pixels: take no weights"),
+    ):
+        monkeypatch.setattr("sys.argv", [*words, option])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert message in capsys.readouterr().err

@@ -62,5 +62,14 @@ def compare_images(
     """
     known, xp = load_images(training), array_module(device)
     images, known = same_channels(load_images(samples), known)
-    new = None if others is None else same_channels(load_images(others), known)[0]
+    new = None if others is None else _alike(others, known)
     return compare(images, make_reference(known, new, xp), xp)
+
+
+def _alike(path: Path, known: np.ndarray) -> np.ndarray:
+    """Held-out images; UserError where training images have another size."""
+    images = same_channels(load_images(path), known)[0]
+    if images.shape[1:] != known.shape[1:]:
+        shapes = ("x".join(map(str, part.shape[1:])) for part in (images, known))
+        raise UserError("{}: held-out images are {}, training images {}".format(path, *shapes))
+    return images
