@@ -414,6 +414,42 @@ def test_features_of_sources(tmp_path):
     mine(tmp_path, QUALITY, **mondrian).require_files()
 
 
+@pytest.mark.parametrize(
+    ("measure", "settings", "message"),
+    [
+        ("criteria", {"train.augment": "flip"}, "criteria: train.augment flip: images that were"),
+        ("twins", {"train.augment": "shift"}, "twins: train.augment shift: images that were"),
+        ("quality", {"data.dummy_size": 5}, "quality: samples of a training with dummies are of"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_it_is_trained(
+    tmp_path, measure, settings, message
+):
+    text = QUALITY.replace("quality", measure).replace("10, 20", "500")
+    dummies = {"data.dummy": "gaussian_mixture"} if "data.dummy_size" in settings else {}
+    with pytest.raises(UserError) as caught:
+        mine(tmp_path, text, set=settings | dummies)
+    assert f"experiment mine: measures: {message}" in str(caught.value)
+    if dummies:
+        told = {"eval.label": "data", "labels.kind": "true"}
+        mine(tmp_path, text, set=settings | dummies | told)
+
+
+def test_tables_of_quality_are_named_by_their_features(tmp_path):
+    weights = [tmp_path / name for name in ("a.pt", "b.pt")]
+    configs = [{}, {"features": "pixels"}]
+    configs += [{"features": "inception", "feature_weights": str(path)} for path in weights]
+    found = [mine(tmp_path, QUALITY, **config) for config in configs]
+    (key, *_) = found[0].measured("quality")
+    names = [one.measure_file("quality", *key).name for one in found]
+    assert names[:2] == ["quality-classifier.parquet", "quality-pixels.parquet"]
+    assert len(set(names)) == 4
+    assert {one.measure_file("ideals", *key).name for one in found} == {"ideals.parquet"}
+    assert [one.only("mine").features for one in found] == [one.config.features for one in found]
+    other = mine(tmp_path, RUNS, **configs[2]).only("mine")
+    assert (other.features, other.feature_weights) == ("classifier", None)
+
+
 @pytest.mark.parametrize("content", [None, [], "paper", 5])
 def test_a_config_is_keys_and_values(content):
     with pytest.raises(UserError, match=r"^config: content: input should be a valid dictionary"):

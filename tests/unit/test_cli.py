@@ -877,4 +877,7 @@ def test_criteria_of_folders_side_by_side(emm, fails, tmp_path):
     found = json.loads(emm(*words, "--held-out", tmp_path / "new.npy").out)
     assert (found["n_held_out"], found["near_share"]) == (30, 1)
     assert found["memorization_ratio_held_out"] < 0.2
+    np.save(tmp_path / "large.npy", np.zeros((9, 5, 5, 1), np.uint8))
+    message = "large.npy: held-out images are 5x5x1, training images 4x4x1"
+    assert message in fails(*words, "--held-out", tmp_path / "large.npy")
     assert "--source and --output are for samples of a run" in fails(*words, "--output", "x")

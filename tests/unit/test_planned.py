@@ -106,3 +106,14 @@ def test_titles_count_dummies_as_they_are_run(scale, experiment, count):
                 counted += 1
                 assert figure.shared["data.dummy_size"] == times * figure.shared["data.size"], name
     assert counted == count
+
+
+def test_captions_tell_the_features_that_images_are_compared_by():
+    """A Fréchet distance without its features is taken for one of Inception."""
+    figures = planned("quick", "quality")
+    for name in ("quality_plane", "quality_trap", "quality_recall", "quality_coverage"):
+        assert "of a small classifier that is trained here, on 90 %" in figures[name].caption
+        assert ": 400 samples with as many held-out images" in figures[name].caption
+    assert "features of pixels" in planned("quick", "quality", features="pixels")[name].caption
+    assert "Compared by" in planned("quick", "onset")["onset_window"].caption
+    assert "Compared by" not in planned("quick", "onset")["onset_steps"].caption

@@ -1,6 +1,7 @@
 """What a call would run, for the shipped configs, profiles and wrong input."""
 
 import collections
+import re
 import time
 
 import pytest
@@ -69,6 +70,18 @@ def test_jobs_are_those_of_the_catalog(shipped, changed):
     options = [f"{key}={value}" for key, value in changed.items()]
     plan = timed_plan(shipped, *(["--config", *options] if options else []))
     assert plan.counts == expected(catalog.load(config_of(shipped) | changed))
+
+
+def test_what_is_compared_by_other_features_is_measured_beside_the_rest(shipped):
+    """Its table is another file: none is taken for it, and the samples of all runs are needed."""
+    tables = {}
+    for features in ("classifier", "pixels"):
+        options = ("--config", "experiments=quality", f"features={features}")
+        plan = shipped.plan(*options)
+        tables[features] = set(re.findall(r"\S+/quality-\S+\.parquet", plan.output))
+        assert len(tables[features]) == len(plan.wildcards["quality"]) == 5
+        assert f'"features":"{features}"' in shipped.snakemake("--dry-run", "-p", *options)
+    assert not tables["classifier"] & tables["pixels"]
 
 
 def test_same_figures_at_every_scale():

@@ -10,7 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emm.analyse.checks import check_claims, check_features, check_figure, check_weights
+from emm.analyse.checks import (
+    check_claims,
+    check_features,
+    check_figure,
+    check_measures,
+    check_twins,
+    check_weights,
+    twin_of,
+)
 from emm.documents import Config, Experiment, Figure, Rule, Scale
 from emm.errors import UserError
 from emm.expansion import (
@@ -26,8 +34,8 @@ from emm.expansion import (
 )
 from emm.filters import parse_filter, shows, value_of
 from emm.given import is_trained
-from emm.ids import dummy_settings, evaluation_settings, identity, run_id
-from emm.measure import is_measured, twin_settings
+from emm.ids import dummy_settings, evaluation_settings, identity, measure_name, run_id
+from emm.measure import is_measured
 from emm.planned import PlannedFigure
 from emm.repetitions import repeated, repetitions, sweeps_seeds
 from emm.resolve import resolve, with_epochs
@@ -35,7 +43,7 @@ from emm.runs import Evaluation, Row, Run, all_digits
 from emm.spec import DEFAULTS, digest, flatten, parse, parse_recipe, suggestion
 from emm.yamlfile import load_yaml
 
-DETERMINISTIC = ("heun", "ddim")  # samplers
+OF_QUALITY = ("features", "feature_weights")  # keys of a config
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ class Catalog:
         select = {scale: kept} if kept else {}
         weights = {name: file for name, file in self.config.weights.items() if name == experiment}
         changed = {"experiments": (word,), "select": select, "weights": weights}
+        if "quality" not in self.experiments[experiment].measures:
+            changed |= {key: Config.model_fields[key].default for key in OF_QUALITY}
         return self.config.model_copy(update=changed)
 
     @property
@@ -148,12 +158,20 @@ class Catalog:
         )
         return list(dict.fromkeys(keys))
 
+    def measure_file(self, measure: str, run_id: str, evaluation_id: str) -> Path:
+        """Table of a measure of an evaluation. That of `quality` is named by its features.
+
+        So what is compared by other features lies beside it, and is never taken for it.
+        """
+        folder = self.evaluation_folder(run_id, evaluation_id)
+        return folder / f"{measure_name(measure, self.config)}.parquet"
+
     def twin(self, run_id: str, evaluation_id: str) -> tuple[str, str]:
         """The evaluation of the run that differs in data.part alone, of which it is 1.
 
         UserError where there is none, or where samples are not a function of their first noise.
         """
-        return _twin(self.runs, run_id, evaluation_id)
+        return twin_of(self.runs, run_id, evaluation_id)
 
     @property
     def score_files(self) -> list[Path]:
@@ -186,13 +204,14 @@ def load(
     ]
     rows = _selected(listed, config)
     check_features(config, {n for n, e in experiments.items() if "quality" in e.measures}, rows)
-    figures = _figures(experiments, listed, rows)
+    check_measures(experiments, rows)
+    figures = _figures(experiments, listed, rows, config)
     others = _other_figures(experiments, figures, config, workflow)
     if claims:
         known = {**files, **shipped_experiments(workflow)}
         check_claims(experiments, listed, {**figures, **others}, known)
     runs = _runs(rows)
-    _check_twins(experiments, rows, runs)
+    check_twins(experiments, rows, runs)
     kept = set(map(id, rows))
     left_out = tuple(row for row in listed if id(row) not in kept)
     return Catalog(config, scale, files, experiments, tuple(rows), runs, figures, others, left_out)
@@ -292,38 +311,11 @@ def _runs(rows: Iterable[Row]) -> dict[str, Run]:
     return runs
 
 
-def _check_twins(
-    experiments: Mapping[str, Experiment], rows: Iterable[Row], runs: Mapping[str, Run]
-) -> None:
-    """UserError for an experiment that measures twins and has none, or half of a pair."""
-    for name, experiment in experiments.items():
-        if "twins" not in experiment.measures:
-            continue
-        own = [r for r in rows if r.experiment == name and is_measured("twins", r.settings)]
-        if not own:
-            raise UserError(f"experiment {name}: measures: twins: no run has data.part 2")
-        for row in own:
-            try:
-                _twin(runs, row.run_id, row.evaluation_id)
-            except UserError as error:
-                raise UserError(f"experiment {name}: measures: twins: {error}") from error
-
-
-def _twin(runs: Mapping[str, Run], own: str, evaluation: str) -> tuple[str, str]:
-    settings = runs[own].evaluations[evaluation].settings
-    if settings["eval.sampler"] not in DETERMINISTIC:
-        raise UserError(
-            f"eval.sampler {settings['eval.sampler']}: adds noise at every step, so that samples "
-            f"do not follow from the first; use {' or '.join(DETERMINISTIC)}"
-        )
-    other = run_id(twin_settings(settings))
-    if other not in runs or evaluation not in runs[other].evaluations:
-        raise UserError(f"{own}: its twin {other} (data.part 1) is not among the runs; select both")
-    return other, evaluation
-
-
 def _figures(
-    experiments: Mapping[str, Experiment], listed: Iterable[Row], rows: Iterable[Row]
+    experiments: Mapping[str, Experiment],
+    listed: Iterable[Row],
+    rows: Iterable[Row],
+    config: Config,
 ) -> dict[str, PlannedFigure]:
     """Figures that have at least one of the selected rows, by name."""
     listed, rows = list(listed), set(map(id, rows))
@@ -342,7 +334,9 @@ def _figures(
             drawn = rows & {*map(id, passing), *(id(row) for row in own if row.key in line)}
             shown = tuple(row for row in own if id(row) in drawn)
             if shown:
-                figures[figure_name] = PlannedFigure(figure_name, name, figure, shown, parts)
+                figures[figure_name] = PlannedFigure(
+                    figure_name, name, figure, shown, parts, config.features
+                )
     return figures
 
 

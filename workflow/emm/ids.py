@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emm.data.catalogue import source_info
+from emm.documents import Config
 from emm.limits import NETWORKS
 from emm.sd import STABLE_DIFFUSION
 from emm.spec import DEFAULTS, RECIPE_VERSION, Train, differing, digest
@@ -37,6 +38,14 @@ def features_id(settings: Mapping[str, Any]) -> str:
     """
     resolution = None if _reduced_to(settings) else settings["data.resolution"]
     return "-".join(filter(None, [source_id(settings), f"{resolution}px" if resolution else ""]))
+
+
+def measure_name(measure: str, config: Config) -> str:
+    """Name of the table of a measure; of quality with the features, and their weights' path."""
+    if measure != "quality":
+        return measure
+    weights = [digest(config.feature_weights)] if config.feature_weights else []
+    return "-".join([measure, config.features, *weights])
 
 
 def dummy_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from emm.analyse.metrics import OF_FEATURES
 from emm.analyse.names import labelled, plain_text, value_name
 from emm.documents import Figure
 from emm.masks import DERIVED, derived
@@ -40,6 +41,13 @@ KEYS = {  # how a figure is read
     "pairs": "Below each other: the same noise, between the training images nearest to each.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",
 }
+FEATURES = {  # that images are compared by, in a caption
+    "classifier": "a small classifier that is trained here, on 90 % of the labelled images of the "
+    "source, training and held-out images among them",
+    "pixels": "pixels, which are the images themselves",
+    "inception": "Inception, by the weights that were given",
+    "dinov2": "DINOv2, by the weights that were given",
+}
 DATA = (  # settings that a caption tells of every figure
     *("data.dataset", "data.resolution", "data.only_class", "data.size"),
     *("data.dummy", "data.dummy_size", "model.base"),
@@ -50,7 +58,8 @@ DATA = (  # settings that a caption tells of every figure
 class PlannedFigure:
     """A figure with its name and the rows that its experiment has.
 
-    parts: evaluations of its reference line and of the halves of a table, by field name.
+    parts: evaluations of its reference line and of the halves of a table, by field name. features:
+    what images are compared by, where it shows that.
     """
 
     name: str
@@ -58,6 +67,7 @@ class PlannedFigure:
     figure: Figure
     rows: tuple[Row, ...]
     parts: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
+    features: str = "classifier"
 
     @property
     def labels(self) -> dict[str, str]:
@@ -74,7 +84,8 @@ class PlannedFigure:
         """Caption in the report: what is shown and how to read it, and what the paper finds."""
         figure = self.figure
         key = KEYS["emm" if figure.emm else figure.plot]
-        lines = (figure.title, figure.source, figure.caption, self._as_run, self._weights, key)
+        asked = (self._as_run, self._features, self._weights)
+        lines = (figure.title, figure.source, figure.caption, *asked, key)
         return "\n\n".join(line for line in lines if line)
 
     @cached_property
@@ -100,6 +111,22 @@ class PlannedFigure:
         texts = (_said(name, value, self.shared) for name, value in self.shared.items())
         text = ", ".join(filter(None, texts))
         return f"As run: {text}." if text else ""
+
+    @property
+    def _features(self) -> str:
+        """By what, and how many, images are compared; empty where the figure shows no such thing.
+
+        Distances of different features, or of other numbers of images, do not compare.
+        """
+        figure = self.figure
+        if figure.plot != "windows" and not {figure.x, figure.y, *figure.metrics} & OF_FEATURES:
+            return ""
+        counts = sorted({row.settings["eval.num_samples"] for row in self.rows})
+        numbers = " or ".join(f"{count:,}" for count in counts)
+        return (
+            f"Compared by the features of {FEATURES[self.features]}: {numbers} samples with as "
+            "many held-out images, or all samples that there are such images for."
+        )
 
     @property
     def _weights(self) -> str:

@@ -28,7 +28,7 @@ plan_lightly()
 
 def what(config):
     """A config as JSON: what is computed, not how."""
-    how = {"cache", "threads", "plan", "budget", "features", "feature_weights"}
+    how = {"cache", "threads", "plan", "budget"}
     return config.model_dump_json(exclude=how)
 
 
@@ -115,7 +115,7 @@ def written_anew(wildcards):
 def measured(measure, experiment):
     """Files of a measure of the evaluations of an experiment, or of all."""
     found = CATALOG.measured(measure, experiment)
-    return [f"{ROOT}/runs/{run}/{name}/{measure}.parquet" for run, name in found]
+    return [str(CATALOG.measure_file(measure, *key)) for key in found]
 
 
 def twin(wildcards):

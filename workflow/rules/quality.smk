@@ -1,6 +1,6 @@
 # In:  the samples of a run's checkpoints, its training set, and its source, whose other images are
 # held out. Out: the features that images are compared by, once for each source and resolution, and a
-# table of the quality of samples beside the scores of the evaluation.
+# table of the quality of samples, named by the features, beside the scores of the evaluation.
 
 
 rule features:
@@ -49,7 +49,7 @@ rule quality:
         source=lambda w: f"{ROOT}/sources/{RUNS[w.run].source_id}.npz",
         weights=features_of,
     output:
-        f"{EVALUATION}/quality.parquet",
+        f"{EVALUATION}/{ids.measure_name('quality', CATALOG.config)}.parquet",
     log:
         f"{ROOT}/logs/quality/{{run}}/{{evaluation}}.log",
     benchmark:

@@ -111,7 +111,7 @@ def test_a_table_has_a_line_per_metric():
     assert text[0].startswith(r"| Criterion / Training set size \|D\| (images) | 6 | 10 | 20 |")
     assert [line.split(" | ")[0] for line in text[2:]] == [
         "| KNN distance (grey levels)",
-        "| Images that would be copied (Chao1) (images)",
+        "| Images that would be copied, at least (Chao1) (images)",
     ]
     assert text[3].split(" | ")[1] == "7.2"
     assert text[3].endswith("| - |")

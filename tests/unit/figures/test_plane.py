@@ -98,7 +98,11 @@ def test_metrics_without_a_unit(log_y):
         axes = picture.axes[0]
         assert axes.get_ylabel() == "FID"
         labels = [text.get_text() for text in picture.legends[0].get_texts()]
-        assert labels == ["to held-out images", "to the training set", "of the training set"]
+        assert labels == [
+            "to held-out images",
+            "to the training set",
+            "of copies of training images",
+        ]
         assert axes.get_yscale() == ("log" if log_y else "linear")
     assert set(drawn["metric"]) == {"fid", "fid_training", "fid_copier"}
     own = drawn[drawn["metric"] == "fid_copier"]

@@ -1,5 +1,6 @@
 """All criteria of copying, against their definitions in loops over pairs of images."""
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -24,6 +25,7 @@ from emm.measure.sampled import compare_images, measure_criteria
 from emm.score.criteria import is_memorized
 from emm.score.k_nearest import k_nearest
 from emm.score.nearest import Neighbours, two_nearest
+from emm.spec import DEFAULTS
 
 RNG = np.random.default_rng(0)
 NAMES = ("memorization_ratio_held_out", "carlini_share", "near_share", "authentic_share")
@@ -193,17 +195,17 @@ def test_too_few_images_are_refused(training):
     assert compare(training[:2], make_reference(training, None, np), np)["spurious_share"] == 0
 
 
-def written_run(folder, augment="none", size=30):
+def written_run(folder, augment="none", size=30, selection="balanced_prefix"):
     """A source, a subset of it and samples of two checkpoints, as the stages before write them."""
     source = load_source("digits")
-    subset = build_subset(source, size=size, resolution=8)
+    subset = build_subset(source, size=size, resolution=8, selection=selection)
     samples = {1: images_like(subset.images), 2: shifted(subset.images[:20], 3)}
     (folder / "samples").mkdir()
     entries = []
     for step, images in samples.items():
         write_arrays(folder / "samples" / f"{step}.npz", {"images": images})
         entries.append({"step": step, "epoch": step / 2, "file": f"{step}.npz"})
-    settings = {"train.augment": augment, "eval.label": "drawn", "eval.seed": 0}
+    settings = DEFAULTS | {"train.augment": augment, "data.selection": selection}
     index = {"run": "r", "evaluation": "e", "settings": settings, "checkpoints": entries}
     write_text(folder / "samples" / SAMPLE_INDEX, pd.Series(index).to_json())
     write_subset(folder / "subset.npz", subset)
@@ -227,6 +229,23 @@ def test_a_run_has_a_row_per_checkpoint(tmp_path):
     assert frame["n_held_out"].between(1700, 1797).all()
     assert frame["near_share"].tolist() == [0, 1]
     assert set(columns(frame)) & {"run", "evaluation", "epoch"} == set()
+
+
+def test_held_out_images_are_of_what_the_training_set_was_drawn_from(tmp_path):
+    """Six digits are of few kinds: images of all kinds are farther from them than of these."""
+    distances = {}
+    for selection in ("random", "balanced_prefix"):
+        folder = tmp_path / selection
+        folder.mkdir()
+        paths = written_run(folder, size=6, selection="random")
+        index = json.loads((paths[0] / SAMPLE_INDEX).read_text())
+        index["settings"]["data.selection"] = selection
+        write_text(paths[0] / SAMPLE_INDEX, json.dumps(index))
+        distances[selection] = measure_criteria(*paths, folder / "out.parquet", device="cpu")
+    pooled, alike = distances["random"].iloc[0], distances["balanced_prefix"].iloc[0]
+    assert pooled["n_held_out"] > 1700
+    assert pooled["n_held_out"] > 1.2 * alike["n_held_out"]
+    assert pooled["near_distance"] > 1.03 * alike["near_distance"]
 
 
 def test_where_nothing_is_held_out_the_false_positives_are_unknown(tmp_path):

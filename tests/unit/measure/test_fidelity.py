@@ -87,10 +87,14 @@ def test_balls_by_their_definition(shift, block, monkeypatch):
         assert found[name].value == pytest.approx(value, abs=1e-12), name
 
 
-def test_radii_are_those_of_scikit():
+def test_radii_are_those_of_scikit_in_each_half():
     images = drawn(60, 5, size=9)
-    neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(images.numpy())
-    np.testing.assert_allclose(radii(images), neighbours.kneighbors()[0][:, -1], rtol=1e-12)
+    halves = torch.stack([torch.zeros(60, dtype=torch.int64), torch.arange(60) % 2])
+    found = radii(images, halves)
+    for rows, at in ((slice(None), 0), (slice(0, None, 2), 1), (slice(1, None, 2), 1)):
+        part = images[rows].numpy()
+        neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(part)
+        np.testing.assert_allclose(found[at, rows], neighbours.kneighbors()[0][:, -1], rtol=1e-12)
 
 
 def test_far_away_and_the_same():
@@ -118,12 +122,32 @@ def test_density_of_one_distribution_is_one():
     assert found["density"].high > 0.97
 
 
-def test_intervals():
+def test_intervals_are_at_least_those_of_counting():
     found = balls(drawn(50, 0, 0.5), drawn(60, 1))
     for name, trials in (("precision", 50), ("recall", 60), ("coverage_held_out", 60)):
         one = found[name]
-        assert (one.low, one.high) == wilson_interval(round(one.value * trials), trials)
-    values = [balls(drawn(200, n), drawn(200, 1))["density"] for n in range(2, 80)]
-    spread = np.std([one.value for one in values])
-    width = np.mean([(one.high - one.low) / 2 / 1.96 for one in values])
-    assert width == pytest.approx(spread, rel=0.3)
+        low, high = wilson_interval(round(one.value * trials), trials)
+        assert 0 <= one.low <= low
+        assert high <= one.high <= 1
+    assert found["density"].low < found["density"].value < found["density"].high
+    assert balls(drawn(50, 0, 0.5), drawn(60, 1)) == found
+
+
+@pytest.mark.parametrize(
+    ("copied", "least", "most"),
+    [(None, 0.85, 1.8), (40, 0.5, 1.6)],
+    ids=["of one distribution", "copies"],
+)
+def test_intervals_hold_what_both_sets_would_be_if_drawn_again(copied, least, most):
+    """The mean width over draws of both sides, against the spread of the values over draws."""
+    fixed, rng, found = drawn(40, 0), np.random.default_rng(1), []
+    for n in range(60):
+        samples = drawn(200, 2 * n) if copied is None else fixed[rng.integers(copied, size=200)]
+        found.append(balls(samples, drawn(200, 2 * n + 1)))
+    for name in found[0]:
+        spread = np.std([one[name].value for one in found])
+        width = np.mean([(one[name].high - one[name].low) / 2 / 1.96 for one in found])
+        assert least * spread < width < most * spread, name
+        mean = np.mean([one[name].value for one in found])
+        covered = np.mean([one[name].low <= mean <= one[name].high for one in found])
+        assert covered > (0.7 if copied else 0.88), name

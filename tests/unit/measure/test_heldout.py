@@ -1,12 +1,15 @@
 """Held-out images: the shares of the training set, and nothing of it."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from emm.data.sources import Source, load_source
 from emm.data.stage import build_subset
 from emm.errors import UserError
-from emm.measure.heldout import held_out
+from emm.measure.heldout import drawn_from, held_out
+from emm.spec import DEFAULTS
 
 
 def made_up(counts: dict[int, int], names: tuple[str, ...] = ("a",)) -> Source:
@@ -97,3 +100,44 @@ def test_nothing_left():
     source = made_up({0: 9})
     with pytest.raises(UserError, match="all 9 images of the source are in the training set"):
         held_out(source, build_subset(source, size=9), 5)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_training_sets_of_all_sizes_have_nearly_the_same(pooled):
+    """So that what is measured of several sizes differs in the samples, not in the reference."""
+    source = load_source("digits")
+    pool = np.arange(len(source)) if pooled else None
+    found = []
+    for size in (20, 100):
+        subset = build_subset(
+            source, size=size, selection="random" if pooled else "balanced_prefix"
+        )
+        found.append(held_out(source, subset, 300, pool=pool)[0])
+    shared = {image.tobytes() for image in found[0]} & {image.tobytes() for image in found[1]}
+    assert len(shared) > 300 - 100
+
+
+def test_fewer_are_the_first_of_more():
+    source = load_source("digits")
+    subset = build_subset(source, size=8, selection="random")
+    few, more = (held_out(source, subset, n, pool=np.arange(len(source)))[0] for n in (50, 90))
+    np.testing.assert_array_equal(few, more[:50])
+
+
+def test_what_a_training_set_was_drawn_from():
+    source = load_source("digits")
+    of = functools.partial(drawn_from, source)
+    assert of(DEFAULTS | {"data.selection": "balanced_prefix"}) is None
+    random = DEFAULTS | {"data.selection": "random"}
+    np.testing.assert_array_equal(of(random), np.arange(len(source)))
+    two = of(random | {"data.num_classes": 2})
+    assert set(source.labels[two].tolist()) == {0, 1}
+    sevens = of(random | {"data.only_class": "7"})
+    np.testing.assert_array_equal(sevens, np.flatnonzero(source.labels == 7))
+
+
+def test_classes_of_a_pool_are_numbered_even_if_none_was_drawn():
+    source = load_source("digits")
+    subset = build_subset(source, size=5, selection="random", label_kind="true")
+    _, classes = held_out(source, subset, 400, pool=np.arange(len(source)))
+    assert set(classes.tolist()) == set(range(10))

@@ -117,6 +117,7 @@ def side(folder, part, steps=(5, 10), **changed):
         "data.part": part,
         "eval.seed": 0,
         "eval.sampler": "heun",
+        "train.augment": "none",
         "train.lr": 1.0,
     } | changed
     checkpoints = [{"step": s, "epoch": s / 10, "file": f"{s}.npz"} for s in steps]
@@ -165,6 +166,17 @@ def test_samplers_that_add_noise_and_shared_images(tmp_path):
     own, other = side(tmp_path, 2), side(tmp_path, 1)
     with pytest.raises(UserError, match="12 training images are in both"):
         measure_twins(own, Side(other.samples, own.subset), tmp_path / "t.parquet")
+    moved = {"train.augment": "flip"}
+    both = side(tmp_path, 2, **moved), side(tmp_path, 1, **moved)
+    with pytest.raises(UserError, match="without augmentation"):
+        measure_twins(*both, tmp_path / "t.parquet")
+
+
+def test_equal_images_of_both_halves_are_counted():
+    """A source may have an image twice, at places of which each half has one."""
+    pair, (first, second) = mixed(0.4), TRAINING
+    assert compare(pair, [first, second])["n_shared"] == 0
+    assert compare(pair, [np.concatenate([first, second[:3]]), second])["n_shared"] == 3
 
 
 EXPERIMENT = """

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from emm.analyse.metrics import CAPACITIES, METRICS, ONSETS, is_metric, metric
 from emm.analyse.names import SIZE, TIMES
@@ -18,10 +19,13 @@ from emm.data.catalogue import source_info
 from emm.documents import Claim, Config, Experiment, Figure
 from emm.errors import UserError
 from emm.filters import EXPERIMENT, Row, shows
+from emm.ids import run_id
 from emm.masks import DERIVED
-from emm.measure import GIVEN_FEATURES, MEASURES
+from emm.measure import GIVEN_FEATURES, MEASURES, is_measured, twin_settings
+from emm.runs import Run
 from emm.spec import DEFAULTS, suggestion
 
+DETERMINISTIC = ("heun", "ddim")  # samplers
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
     *(*MEASURES, "measure_table", "features"),
@@ -100,6 +104,59 @@ def check_features(config: Config, asking: Collection[str], rows: Iterable[Row])
                 f"experiment {row.experiment}: features classifier: {name} has no two classes to "
                 "tell apart; set features: pixels in the config, or give feature_weights"
             )
+
+
+def check_measures(experiments: Mapping[str, Experiment], rows: Iterable[Row]) -> None:
+    """UserErrors for measures that have no answer for some runs, before these are trained."""
+    for row in rows:
+        for measure in experiments[row.experiment].measures:
+            reason = _unmeasurable(measure, row.settings)
+            if reason:
+                raise UserError(f"experiment {row.experiment}: measures: {measure}: {reason}")
+
+
+def _unmeasurable(measure: str, settings: Mapping[str, Any]) -> str:
+    """Why a measure means nothing of a run; empty where it does."""
+    augment = settings["train.augment"]
+    if measure in ("criteria", "twins") and augment != "none":
+        return f"train.augment {augment}: images that were moved would count as new; take none"
+    if measure == "quality" and settings["data.dummy_size"] and settings["eval.label"] != "data":
+        return "samples of a training with dummies are of both; take eval.label: data"
+    return ""
+
+
+def check_twins(
+    experiments: Mapping[str, Experiment], rows: Iterable[Row], runs: Mapping[str, Run]
+) -> None:
+    """UserError for an experiment that measures twins and has none, or half of a pair."""
+    for name, experiment in experiments.items():
+        if "twins" not in experiment.measures:
+            continue
+        own = [r for r in rows if r.experiment == name and is_measured("twins", r.settings)]
+        if not own:
+            raise UserError(f"experiment {name}: measures: twins: no run has data.part 2")
+        for row in own:
+            try:
+                twin_of(runs, row.run_id, row.evaluation_id)
+            except UserError as error:
+                raise UserError(f"experiment {name}: measures: twins: {error}") from error
+
+
+def twin_of(runs: Mapping[str, Run], own: str, evaluation: str) -> tuple[str, str]:
+    """The run and evaluation that differ from others in data.part alone, of which it is 1.
+
+    UserError where there is none, or where samples are not a function of their first noise.
+    """
+    settings = runs[own].evaluations[evaluation].settings
+    if settings["eval.sampler"] not in DETERMINISTIC:
+        raise UserError(
+            f"eval.sampler {settings['eval.sampler']}: adds noise at every step, so that samples "
+            f"do not follow from the first; use {' or '.join(DETERMINISTIC)}"
+        )
+    other = run_id(twin_settings(settings))
+    if other not in runs or evaluation not in runs[other].evaluations:
+        raise UserError(f"{own}: its twin {other} (data.part 1) is not among the runs; select both")
+    return other, evaluation
 
 
 def check_weights(config: Config, needed: bool) -> None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from emm.analyse.names import TIMES
+from emm.measure import PERCENTS
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,14 @@ METRICS = {
     "twin_distance_unpaired": Metric("Distance, different noise", "grey levels"),
     "twin_closer": Metric("Twins nearer than the data", "%", 100.0, (0, 100)),
     "twin_reproduced": Metric("Twins of similarity above 0.6", "%", 100.0, (0, 100)),
+    "n_shared": Metric("Training images equal to one of the twin's", "images", decimals=0),
     "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
-    "fid": Metric("FID to held-out images", best="low"),
-    "fid_training": Metric("FID to the training set"),
+    "fid": Metric("FID to held-out images"),
+    "fid_training": Metric("FID to the training set", best="low"),
     "fid_gap": Metric("FID to held-out images beyond that to the training set"),
-    "fid_copier": Metric("FID of the training set", best="low"),
-    "kid": Metric("KID to held-out images", best="low", decimals=4),
+    "fid_copier": Metric("FID of copies of training images"),
+    "fid_floor": Metric("FID of other held-out images"),
+    "kid": Metric("KID to held-out images", decimals=4),
     "precision": Metric("Precision", "%", 100.0, (0, 100)),
     "recall": Metric("Recall of held-out images", "%", 100.0, (0, 100), best="low"),
     "density": Metric("Density"),
@@ -122,9 +125,11 @@ METRICS = {
     "n_held_out": Metric("Held-out images", "images", decimals=0),
     "hit_gini": Metric("Gini coefficient of copies per image"),
     "hit_gini_even": Metric("Gini coefficient if copies fell evenly"),
-    "chao1_unseen": Metric("Images copied that were not seen (Chao1)", "images", decimals=1),
-    "chao1_total": Metric("Images that would be copied (Chao1)", "images", decimals=1),
-    "chao1_share": Metric("Training images that would be copied (Chao1)", "%", 100.0, (0, 100)),
+    "chao1_unseen": Metric("Images copied but not seen, at least (Chao1)", "images", decimals=1),
+    "chao1_total": Metric("Images that would be copied, at least (Chao1)", "images", decimals=1),
+    "chao1_share": Metric(
+        "Training images that would be copied, at least (Chao1)", "%", 100.0, (0, 100)
+    ),
     "spurious_share": Metric("Spurious samples", "%", 100.0, (0, 100)),
     "novel_share": Metric("Novel samples", "%", 100.0, (0, 100)),
     "clustered_share": Metric("Samples that cluster off the training set", "%", 100.0, (0, 100)),
@@ -133,8 +138,12 @@ METRICS |= {
     f"ratio_share_{percent}{end}": Metric(
         f"Distance ratio below {percent / 100:g}{words}", "%", 100.0, (0, 100)
     )
-    for percent in range(10, 100, 10)
+    for percent in PERCENTS
     for end, words in (("", ""), ("_held_out", ", held-out images"))
+}
+OF_FEATURES = {  # what depends on the features that images are compared by
+    *("fid", "fid_training", "fid_gap", "fid_copier", "fid_floor", "kid"),
+    *("precision", "recall", "density", "coverage_held_out"),
 }
 CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
 CAPACITIES = {  # of a series: of its best and of its last checkpoints

@@ -39,10 +39,24 @@ def gather(catalog: Catalog) -> pd.DataFrame:
         settings = catalog.evaluations[evaluation].settings
         asked = {m for name in names for m in catalog.experiments[name].measures}
         for measure in sorted(m for m in asked if is_measured(m, settings)):
-            found = read_table(catalog.evaluation_folder(*evaluation) / f"{measure}.parquet")
+            found = _measured(catalog, measure, evaluation)
             frame = frame.merge(COLUMNS[measure](found), on="step", how="left", validate="1:1")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _measured(catalog: Catalog, measure: str, evaluation: tuple[str, str]) -> pd.DataFrame:
+    """What was measured of an evaluation; UserError where it is by other features than asked for.
+
+    Distances of different features are in different units.
+    """
+    path, asked = catalog.measure_file(measure, *evaluation), catalog.config.features
+    found = read_table(path)
+    for features in set(found.get("quality_features", ())) - {asked}:
+        raise UserError(
+            f"{path}: compared by the features {features}, where the config has {asked}; remove it"
+        )
+    return found
 
 
 def _worded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +73,7 @@ def gather_measure(catalog: Catalog, measure: str, output: Path) -> pd.DataFrame
     settings = {(row.run_id, row.evaluation_id): row.settings for row in catalog.rows}
     frames = []
     for evaluation in catalog.measured(measure):
-        frame = read_table(catalog.evaluation_folder(*evaluation) / f"{measure}.parquet")
+        frame = _measured(catalog, measure, evaluation)
         about = {key: [plain(value)] * len(frame) for key, value in settings[evaluation].items()}
         frames.append(pd.concat([frame, pd.DataFrame(about)], axis=1))
     if not frames:

@@ -62,16 +62,13 @@ def criteria(
         typer.Option(help="Of other samples: images like the training images, but not of them."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Table to write, of a run's samples.")] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     threads: Threads = CORES,
     attempts: Attempts = None,
 ) -> None:
     """Count copies by several criteria side by side, with their false positives."""
     limit_threads(threads)
     from emm.attempts import recorded
-    from emm.errors import UserError
 
     with recorded(attempts):
         from emm.diffusion.samples import is_samples
@@ -179,6 +176,8 @@ def quality(
         from emm.diffusion.samples import is_samples
 
         if not is_samples(samples):
+            if output is not None:
+                raise UserError(f"{samples}: --output is for samples of a run")
             _print_quality(samples, reference, training, features, weights, device)
             return
         if training is None or output is None:

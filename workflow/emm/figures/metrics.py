@@ -18,10 +18,11 @@ from emm.documents import Figure
 from emm.figures import style
 from emm.figures.axes import error_bars, logarithmic, x_axis, x_positions, y_axis
 from emm.figures.select import drawn_name, drawn_rows, legend_label, point, series_of_figure
+from emm.measure import PERCENTS
 from emm.score.criteria import THRESHOLD
 
 GUIDES = ("n_training",)  # drawn as what others are compared with
-THRESHOLDS = {percent / 100: f"ratio_share_{percent}" for percent in range(10, 100, 10)}
+THRESHOLDS = {percent / 100: f"ratio_share_{percent}" for percent in PERCENTS}
 SMALL = 50  # percent
 LINES = {"samples": "-", "held out": (0, (1, 1.2))}
 

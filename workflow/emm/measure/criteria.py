@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from emm.errors import UserError
-from emm.measure import NEAREST
+from emm.measure import NEAREST, PERCENTS
 from emm.measure.hits import of_hits
 from emm.score.criteria import THRESHOLD, is_memorized, share_of
 from emm.score.k_nearest import k_nearest
 from emm.score.nearest import Neighbours, occurrences
 
-PERCENTS = tuple(range(10, 100, 10))  # thresholds of d1/d2
 FALSE = 0.05  # share of held-out images that may be as near as samples which count as near
 ALPHA = 0.5  # of the relative distance (Carlini et al. 2023, Section 5.1)
 
@@ -120,8 +119,9 @@ def _relative(found: Neighbours, held_out: Neighbours | None) -> dict[str, float
 def near_limit(held_out: np.ndarray, share: float = FALSE) -> int | None:
     """Squared distance below which at most `share` of held-out images come, from M of them (M,).
 
-    The distance of rank floor(share * (M + 1)): one more image of their distribution is nearer
-    than that with at most this probability, whatever the distribution. None where M is too small.
+    The distance of rank floor(share * (M + 1)): where all are drawn at random, one more image is
+    nearer than that with at most this probability, whatever the distribution. None where M is too
+    small.
     """
     rank = int(share * (len(held_out) + 1))
     return int(np.partition(held_out, rank - 1)[rank - 1]) if rank else None

@@ -125,6 +125,8 @@ def load_features(kind: str, weights: Path | None, device: torch.device) -> Feat
     deviation. Both give (N, d). UserError where a file is missing or is none.
     """
     if kind == "pixels":
+        if weights is not None:
+            raise UserError(f"features pixels: take no weights; leave out {weights}")
         return lambda images: to_unit(_inputs(images).to(device)).double().flatten(1)
     if weights is None:
         hint = " (`emm features` trains them)" if kind not in GIVEN_FEATURES else ""

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emm.measure import GROUPS
-
-Z95 = 1.959963984540054
+from emm.measure import GROUPS, Z95
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over features (N, d), float64: how many, of the features, and of their products."""
+    """Sums over features (N, d), float64: how many, of the features, and of their products.
+
+    population: whether they are all that there are, and no draw.
+    """
 
     count: int
     first: Tensor
     second: Tensor
+    population: bool = False
 
     def __sub__(self, other: "Moments") -> "Moments":
         return Moments(
@@ -39,14 +41,14 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """Unbiased covariance (d, d); zero for a single image."""
+        """Covariance (d, d), unbiased of a draw; zero for a single image."""
         centred = self.second - torch.outer(self.first, self.first) / self.count
-        return centred / max(self.count - 1, 1)
+        return centred / max(self.count - (not self.population), 1)
 
 
-def moments(features: Tensor) -> Moments:
+def moments(features: Tensor, population: bool = False) -> Moments:
     """Sums over features (N, d)."""
-    return Moments(len(features), features.sum(0), features.T @ features)
+    return Moments(len(features), features.sum(0), features.T @ features, population)
 
 
 def root(covariance: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def frechet_distance(one: Moments, other: Moments, other_root: Tensor | None = N
 
 @dataclass(frozen=True)
 class Leaving:
-    """A distance, and what it is without each group of samples and of reference images (G,)."""
+    """A number, and what it is without each group of samples and of reference images (G,)."""
 
     value: float
     samples: Tensor
@@ -84,10 +86,15 @@ class Leaving:
             self.value - other.value, self.samples - other.samples, parts[0] if parts else None
         )
 
+    @property
+    def variance(self) -> float:
+        """Variance by the grouped jackknife, of the draws of both sides."""
+        parts = [part for part in (self.samples, self.reference) if part is not None]
+        return sum(_jackknife_variance(part) for part in parts)
+
     def estimate(self, least: float = -float("inf")) -> Estimate:
         """With the normal interval of the grouped jackknife, cut off at the least value."""
-        parts = [part for part in (self.samples, self.reference) if part is not None]
-        error = sum(_jackknife_variance(part) for part in parts) ** 0.5
+        error = self.variance**0.5
         low, high = self.value - Z95 * error, self.value + Z95 * error
         return Estimate(max(self.value, least), max(low, least), max(high, least))
 
@@ -100,10 +107,12 @@ def _jackknife_variance(left_out: Tensor) -> float:
 def fid(samples: Tensor, reference: Tensor, vary_reference: bool = True) -> Leaving:
     """Fréchet distance of samples (N, d) and reference images (M, d), and without each group.
 
-    vary_reference: whether the reference is a draw whose chance the interval should hold. The
-    distance of finite sets is too large, by about the same for sets of the same sizes.
+    vary_reference: whether the reference is a draw, whose chance the interval should hold, or all
+    that there is, as the training set of a copier. The distance of finite sets is too large, by
+    more or less with what is compared (Chong and Forsyth 2020).
     """
-    one, other = (moments(features.double()) for features in (samples, reference))
+    one = moments(samples.double())
+    other = moments(reference.double(), population=not vary_reference)
     halves = root(one.covariance), root(other.covariance)
     value = frechet_distance(one, other, halves[1])
     of_samples = _left_out(samples, one, other, halves[1])

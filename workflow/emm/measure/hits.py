@@ -1,12 +1,11 @@
 """How copies are spread over training images, and how many images more samples would copy."""
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 from scipy.special import ive
 
-Z95 = NormalDist().inv_cdf(0.975)
+from emm.measure import Z95
 
 
 def of_hits(counts: np.ndarray) -> dict[str, float]:

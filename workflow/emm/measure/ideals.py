@@ -17,11 +17,10 @@ from torch import Tensor
 
 from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.samplers import DenoiserFunction
-from emm.measure import LEVELS, PROBE_BATCH
+from emm.measure import LEVELS, PROBE_BATCH, Z95
 from emm.measure.exact import Ideal
 
 SIGMAS = tuple(np.geomspace(0.03, 30, LEVELS).tolist())  # in image units [-1, 1]
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)

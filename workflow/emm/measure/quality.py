@@ -5,7 +5,7 @@ compared with held-out images of the same source, and with the training set only
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +15,55 @@ import torch
 from torch import Tensor
 
 from emm.analyse.parquet import write_table
-from emm.data.catalogue import class_number
-from emm.data.sources import Source
 from emm.data.stage import Subset, read_source, read_subset
-from emm.data.subsets import pool, random_order
+from emm.data.subsets import random_order
 from emm.diffusion.samples import read_samples
 from emm.errors import UserError
 from emm.measure.features import Features, load_features
 from emm.measure.fidelity import NEIGHBOURS, balls, kid
-from emm.measure.frechet import Estimate, fid, frechet_distance, moments
-from emm.measure.heldout import held_out
+from emm.measure.frechet import Estimate, fid
+from emm.measure.heldout import drawn_from, held_out
+from emm.seeds import derive
 from emm.train.device import choose_device
 
-LEAST = NEIGHBOURS + 2  # images of each side, for a neighbourhood that is not everything
+LEAST = 2 * (NEIGHBOURS + 2)  # images of each side: in halves a neighbourhood is not everything
+UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
 class Reference:
     """Features of held-out images (M, d), and of the training images (n, d) where these are known.
 
-    fid_copier: distance of the training images themselves from the held-out ones, which a network
-    that only replays them would have; NaN where they are unknown.
+    known: what is the same for all samples, FID by name (`fid_floor`, `fid_copier`).
     """
 
     held_out: Tensor
     training: Tensor | None = None
-    fid_copier: float = np.nan
+    known: Mapping[str, Estimate] = field(default_factory=dict)
 
 
-def reference_of(features: Features, real: np.ndarray, training: np.ndarray | None) -> Reference:
-    """Reference of held-out and training images, uint8 (N, H, W, C)."""
-    known = features(real)
+def reference_of(
+    features: Features,
+    real: np.ndarray,
+    training: np.ndarray | None = None,
+    more: np.ndarray | None = None,
+    seed: int = 0,
+) -> Reference:
+    """Reference of held-out and training images, uint8 (N, H, W, C).
+
+    more: other held-out images. As many as are compared have the FID that a perfect network would
+    have, `fid_floor`, which is not 0; NaN where there are fewer. `fid_copier` is that of as many
+    draws from the training images, by the seed: of a network that only replays them.
+    """
+    held, count, known = features(real), len(real), {"fid_floor": UNKNOWN}
+    if more is not None and len(more) >= count:
+        known["fid_floor"] = fid(features(more[:count]), held).estimate(least=0.0)
     if training is None:
-        return Reference(known)
+        return Reference(held, None, known)
     own = features(training)
-    return Reference(known, own, frechet_distance(moments(own), moments(known)))
+    generator = torch.Generator().manual_seed(derive(seed, "copier"))
+    drawn = torch.randint(len(own), (count,), generator=generator).to(own.device)
+    return Reference(held, own, known | {"fid_copier": fid(own[drawn], held).estimate(least=0.0)})
 
 
 def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
@@ -57,15 +71,14 @@ def compare(samples: Tensor, reference: Reference) -> dict[str, float]:
 
     FID in squared units of the features: `fid` to held-out images, `fid_training` to the training
     set, `fid_gap` the first without the second; `kid`; `precision`, `recall`, `density` and
-    `coverage_held_out` as in emm.measure.fidelity.
+    `coverage_held_out` as in emm.measure.fidelity; and what the reference knows.
     """
     away = fid(samples, reference.held_out)
     found = {"fid": away.estimate(least=0.0), "kid": kid(samples, reference.held_out)}
     if reference.training is not None:
         own = fid(samples, reference.training, vary_reference=False)
         found |= {"fid_training": own.estimate(least=0.0), "fid_gap": (away - own).estimate()}
-    found |= balls(samples, reference.held_out)
-    return _columns(found) | {"fid_copier": reference.fid_copier}
+    return _columns(found | balls(samples, reference.held_out) | dict(reference.known))
 
 
 def _columns(found: Mapping[str, Estimate]) -> dict[str, float]:
@@ -91,13 +104,14 @@ def measure_quality(
 
     As many samples as held-out images: all samples, or as many as images are held out. Columns as
     in `compare`, with `n_quality`, the number, and `quality_features`, the features. UserError
-    where fewer than seven are held out, or samples are of dummies too.
+    where fewer than 14 are held out, or samples are of dummies too.
     """
     torch.set_num_threads(threads)
     sampled, subset = read_samples(samples), read_subset(subset_path)
     features = load_features(kind, weights, choose_device(device))
-    real = _held_out(source_path, subset, sampled.settings)
-    reference = reference_of(features, real, subset.images[~subset.is_dummy])
+    real, more = _held_out(source_path, subset, sampled.settings)
+    training, seed = subset.images[~subset.is_dummy], sampled.settings["eval.seed"]
+    reference = reference_of(features, real, training, more, seed)
     rows = []
     for about, images in sampled.checkpoints():
         images = images[: len(real)]
@@ -108,30 +122,22 @@ def measure_quality(
     return frame
 
 
-def _held_out(source_path: Path, subset: Subset, settings: Mapping[str, Any]) -> np.ndarray:
-    """As many held-out images as there are samples, or all that there are."""
+def _held_out(
+    source_path: Path, subset: Subset, settings: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """As many held-out images as there are samples, or all that there are; and more of them."""
     if subset.n_dummy and settings["eval.label"] != "data":
         raise UserError(
             "quality: samples of a training with dummies are of both; take eval.label: data"
         )
     count, seed = settings["eval.num_samples"], settings["eval.seed"]
     source = read_source(source_path)
-    real, _ = held_out(source, subset, count, seed, _drawn_from(source, settings))
-    if min(len(real), count) < LEAST:
+    found, _ = held_out(source, subset, 2 * count, seed, drawn_from(source, settings))
+    if min(len(found), count) < LEAST:
         raise UserError(
-            f"quality: {len(real)} held-out images and {count} samples; it takes {LEAST} of each"
+            f"quality: {len(found)} held-out images and {count} samples; it takes {LEAST} of each"
         )
-    return real
-
-
-def _drawn_from(source: Source, settings: Mapping[str, Any]) -> np.ndarray | None:
-    """Rows of the source that a random training set was drawn from; None for one by classes."""
-    if settings["data.selection"] != "random":
-        return None
-    if settings["data.only_class"] is not None:
-        number = class_number(settings["data.only_class"], source.class_names)
-        return np.flatnonzero(source.labels == number)
-    return pool(source.labels, settings["data.num_classes"])
+    return found[:count], found[count:]
 
 
 def compare_images(
@@ -155,11 +161,12 @@ def compare_images(
     count = min(len(samples), len(real))
     if count < LEAST:
         raise UserError(f"{len(samples)} samples, {len(real)} others; it takes {LEAST} of each")
-    samples, real = (_drawn(images, count, seed) for images in (samples, real))
+    samples, found = _shuffled(samples, seed)[:count], _shuffled(real, seed)
     features = load_features(kind, weights, choose_device(device))
-    found = compare(features(samples), reference_of(features, real, training))
+    reference = reference_of(features, found[:count], training, found[count:], seed)
+    found = compare(features(samples), reference)
     return {"n_quality": count} | {key: v for key, v in found.items() if v == v}
 
 
-def _drawn(images: np.ndarray, count: int, seed: int) -> np.ndarray:
-    return images[random_order(np.arange(len(images)), seed, "quality")[:count]]
+def _shuffled(images: np.ndarray, seed: int) -> np.ndarray:
+    return images[random_order(np.arange(len(images)), seed, "quality")]

@@ -13,7 +13,7 @@ from emm.diffusion.samples import read_samples
 from emm.errors import UserError
 from emm.measure import HELD_OUT
 from emm.measure.criteria import compare, make_reference
-from emm.measure.heldout import NothingHeldOutError, held_out
+from emm.measure.heldout import NothingHeldOutError, drawn_from, held_out
 from emm.score.nearest import array_module
 from emm.score.runs import reference as rows_compared
 from emm.score.stage import load_images, same_channels
@@ -25,7 +25,7 @@ def measure_criteria(
     """Apply all criteria to a run's samples, and write the table: a row per checkpoint.
 
     Columns as in emm.measure.criteria, after those that tell the checkpoint. Held-out images come
-    from the source of the training set, in the shares of its classes. UserError for a run with
+    from what the training set was drawn from. UserError for a run with
     augmentation, whose orbits only the rule of 1/3 heeds.
     """
     sampled, xp = read_samples(samples), array_module(device)
@@ -45,8 +45,10 @@ def _others(settings: Mapping[str, Any], source_path: Path, subset: Subset) -> n
     """Held-out images of the data; None where the subset is all of it, or copies are of dummies."""
     if settings["eval.label"] == "dummy":
         return None
+    source = read_source(source_path)
+    pool, seed = drawn_from(source, settings), settings["eval.seed"]
     try:
-        return held_out(read_source(source_path), subset, HELD_OUT, settings["eval.seed"])[0]
+        return held_out(source, subset, HELD_OUT, seed, pool)[0]
     except NothingHeldOutError:
         return None
 
@@ -60,5 +62,14 @@ def compare_images(
     """
     known, xp = load_images(training), array_module(device)
     images, known = same_channels(load_images(samples), known)
-    new = None if others is None else same_channels(load_images(others), known)[0]
+    new = None if others is None else _alike(others, known)
     return compare(images, make_reference(known, new, xp), xp)
+
+
+def _alike(path: Path, known: np.ndarray) -> np.ndarray:
+    """Held-out images; UserError where training images have another size."""
+    images = same_channels(load_images(path), known)[0]
+    if images.shape[1:] != known.shape[1:]:
+        shapes = ("x".join(map(str, part.shape[1:])) for part in (images, known))
+        raise UserError("{}: held-out images are {}, training images {}".format(path, *shapes))
+    return images

@@ -18,7 +18,7 @@ from emm.diffusion.sampling import denoisers_of
 from emm.errors import UserError
 from emm.measure import PROBES
 from emm.measure.exact import Gaussian, true_ideal
-from emm.measure.heldout import held_out
+from emm.measure.heldout import drawn_from, held_out
 from emm.measure.ideals import Ideals, Probes, compare, ideals_at, levels_of
 from emm.seeds import derive
 from emm.spec import Recipe, flatten, nested, parse
@@ -89,7 +89,8 @@ def make_probes(
     own = len(subset) - subset.n_dummy
     drawn = torch.randperm(own, generator=generator)
     chosen = drawn[torch.arange(PROBES) % own].to(images.device)
-    new, classes = held_out(source, subset, PROBES, recipe.eval.seed)
+    pool = drawn_from(source, flatten(recipe))
+    new, classes = held_out(source, subset, PROBES, recipe.eval.seed, pool)
     others = to_unit(torch.from_numpy(new).permute(0, 3, 1, 2).to(images.device))
     told = None if labels is None else _labels_of(classes, recipe, labels, generator)
     return {

@@ -65,6 +65,8 @@ def _check_twins(own: Samples, other: Samples) -> None:
             raise UserError(
                 f"{own.folder}: no twin: runs differ in {key} ({values[0]}, {values[1]})"
             )
+    if own.settings["train.augment"] != "none":
+        raise UserError(f"{own.folder}: twins are of training without augmentation")
     if own.settings["eval.sampler"] == "ancestral":
         raise UserError(f"{own.folder}: eval.sampler ancestral adds noise at every step; use ddim")
     if own.steps != other.steps:
@@ -77,6 +79,12 @@ def _check_disjoint(own: Subset, other: Subset, where: Path) -> None:
         raise UserError(f"{where}: {len(shared)} training images are in both halves; none may be")
 
 
+def _equal(own: Images, others: Images) -> int:
+    """How many images equal one of the others: a source may have the same image twice."""
+    known = {image.tobytes() for image in others}
+    return sum(image.tobytes() in known for image in own)
+
+
 def compare(
     images: list[Images], training: list[Images], seed: int = 0, device: str = "cpu"
 ) -> dict[str, float]:
@@ -86,7 +94,8 @@ def compare(
     samples of different noise, the chance level; _nearest: of each sample and the training image
     of its own network that is most like it. twin_distance: root mean square over components, grey
     levels; likewise _unpaired. twin_closer: share of pairs that are nearer to each other than
-    either is to its nearest training image; twin_reproduced: with a similarity above 0.6. Means
+    either is to its nearest training image; twin_reproduced: with a similarity above 0.6.
+    n_shared: training images of the first network that equal one of the second's. Means
     with 95 % bootstrap intervals over pairs, shares with those of Wilson: _low, _high.
     """
     mean = np.concatenate(training).mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -105,6 +114,7 @@ def compare(
     closer = (distances < np.minimum(*(distance for _, distance in near))).sum()
     return {
         "n_pairs": len(first),
+        "n_shared": _equal(*training),
         **_means(means, seed),
         **share_of("twin_closer", int(closer), len(first)),
         **share_of("twin_reproduced", int((similarity > REPRODUCED).sum()), len(first)),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from emm.data.catalogue import source_info
 from emm.given import OPTIMUM, OWN
 from emm.limits import NETWORKS
-from emm.measure import EPOCHS, GROUPS, HELD_OUT, LEVELS, PROBE_BATCH, PROBES
+from emm.measure import EPOCHS, GROUPS, HELD_OUT, LEVELS, PROBE_BATCH, PROBES, SPLITS
 from emm.plan.gpus import Gpu
 from emm.plan.layers import layers
 from emm.runs import Evaluation, Run
@@ -169,12 +169,13 @@ def features_seconds(run: Run, gpu: Gpu) -> float:
 def quality_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
     """Seconds of comparing all samples with held-out images, without the start of the job.
 
-    As with features of Inception: these, five matrices of pairs, and the roots of covariances
-    without each group of either side, for two references; a root counts as ten products.
+    As with features of Inception: these, five matrices of pairs, of which three are compared in
+    each of the halves, and the roots of covariances without each group of either side, for two
+    references; a root counts as ten products.
     """
     count, checkpoints = evaluation.settings["eval.num_samples"], len(evaluation.steps)
-    passes = (checkpoints + 1) * count * FEATURE_PASS
-    pairs = checkpoints * 5 * 2.0 * count**2 * FEATURE_SIZE
+    passes = (checkpoints + 2) * count * FEATURE_PASS
+    pairs = checkpoints * (5 * 2.0 * FEATURE_SIZE + 3 * SPLITS * SELECTION) * count**2
     roots = checkpoints * 3 * GROUPS * 10 * 2.0 * FEATURE_SIZE**3
     return (passes + 2 * (pairs + roots)) / gpu.rate("fp32")
 

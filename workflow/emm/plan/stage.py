@@ -51,7 +51,7 @@ def is_done(catalog: Catalog, job: Job) -> bool:
     if job.rule == "features":
         return (catalog.root / "features" / f"{job.name}.safetensors").exists()
     if job.rule in MEASURES:
-        return (catalog.evaluation_folder(*job.name.split("/")) / f"{job.rule}.parquet").exists()
+        return catalog.measure_file(job.rule, *job.name.split("/")).exists()
     return False
 
 
