@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emm.analyse.draws import Interval, quantiles
 from emm.analyse.kinds import KINDS, Numbers, pick_of
 from emm.analyse.places import EMM, OF_NETWORK, OF_SERIES, Entry, Group
-from emm.analyse.simulate import Draws, Measurements, quantiles
+from emm.analyse.simulate import Measurements
 from emm.documents import Claim
 
 SURE = 0.95  # probability from which a claim counts as supported or contradicted
@@ -26,9 +27,9 @@ class Verdict:
     """The outcome for one claim.
 
     support: probability of what the verdict says, for undecided that the claim is true; NaN when
-    not measured. ours, low, high: the number that the claim hinges on with its 95 % interval, in
-    the unit of `metric`; published: what it is compared with, NaN where that is another number of
-    ours. note: which number it is and where it was decided.
+    not measured. ours, low, high: the number that the claim hinges on with its 95 % interval, or
+    NaN and its bounds, in the unit of `metric`; published: what it is compared with, NaN where that
+    is another number of ours. note: which number it is and where it was decided.
     """
 
     verdict: str
@@ -72,11 +73,16 @@ def judge(claim: Claim, groups: Sequence[Group], measurements: Measurements) -> 
     )
 
 
-def _estimate(number: Draws) -> tuple[float, float, float]:
-    """A number with its 95 % interval, which draws near 0 and 100 % need not reach; NaN without."""
-    if not np.isfinite(number[0]):
-        return (np.nan,) * 3
-    estimate, (low, high) = float(number[0]), quantiles(number)
+def _estimate(number: Interval) -> tuple[float, float, float]:
+    """A number with its 95 % interval, which draws near 0 and 100 % need not reach.
+
+    NaN with its bounds where it is only bounded, and without any where nothing is known.
+    """
+    estimate, other = (float(end[0]) for end in number)
+    if estimate != other:
+        known = np.isfinite(estimate) or np.isfinite(other)
+        return (np.nan, estimate, other) if known else (np.nan,) * 3
+    low, high = quantiles(number.low)
     return estimate, min(low, estimate), max(high, estimate)
 
 
