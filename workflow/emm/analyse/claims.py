@@ -16,10 +16,11 @@ import numpy as np
 from emm.analyse.draws import Interval, quantiles
 from emm.analyse.kinds import KINDS, Numbers, pick_of
 from emm.analyse.places import EMM, OF_NETWORK, OF_SERIES, Entry, Group
-from emm.analyse.simulate import Measurements
+from emm.analyse.simulate import Measurements, of_one_network
 from emm.documents import Claim
 
 SURE = 0.95  # probability from which a claim counts as supported or contradicted
+ONE_NETWORK = "one network per setting: what another seed would give is not in it"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def judge(claim: Claim, groups: Sequence[Group], measurements: Measurements) -> 
     elif found.false >= SURE:
         verdict, support = "contradicted", found.false
     missing = f"{absent} of {len(entries)} measurements missing" if absent else ""
-    notes = [found.note, _censored(numbers, groups), missing]
+    notes = [found.note, _censored(numbers, groups), _unrepeated(claim, groups), missing]
     return Verdict(
         verdict,
         found.metric,
@@ -94,6 +95,13 @@ def _censored(numbers: Numbers, groups: Sequence[Group]) -> str:
     beyond = sum(value.low[0] != value.high[0] for value in values)
     name = "EMMs" if numbers.claim.metric == EMM else "capacities"
     return f"{beyond} of {len(values)} {name} lie beyond the sizes" if beyond else ""
+
+
+def _unrepeated(claim: Claim, groups: Sequence[Group]) -> str:
+    """That a verdict is of single networks, where nothing is known of others."""
+    items = [item for group in groups for place in group.places for item in place.items]
+    alone = any(len({entry.row.run_id for entry in item}) == 1 for item in items)
+    return ONE_NETWORK if alone and of_one_network(claim.metric) else ""
 
 
 def _absent(numbers: Numbers, entries: Sequence[Entry]) -> int:

@@ -1,12 +1,11 @@
 """What the results allow each number of a claim to be: its estimate, and 2,000 draws around it.
 
-A checkpoint's ratio is drawn from the Jeffreys posterior of its binomial count. On top comes an
-error that all checkpoints of a run share, for what another training seed would have given: normal
-on the arcsine scale, where a binomial's standard deviation is the same everywhere, so that it
-vanishes at 0 and 100 %. A measure that comes with its 95 % interval is drawn from that.
+A checkpoint's ratio is drawn from the Jeffreys posterior of its binomial count, a measure that
+comes with its 95 % interval from that. On top comes an error that all checkpoints of a run share,
+for what another training seed would have given, as far as it is known (emm.analyse.spreads).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -49,6 +48,12 @@ COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
     "mondrian_memorization_ratio": ("n_memorized_mondrian", "n_mondrian"),
     "layout_copy_ratio": (None, "n_mondrian"),
 }
+
+
+WITH_SEEDS = (  # metrics whose draws hold the spread of the ratio over training seeds, or need none
+    *("memorization_ratio", SPREAD, "relative_rate", "distinct_copied", "coverage"),
+    *(*COUNTED, *ONSETS, *OF_SERIES, *OF_NETWORK),
+)
 
 
 class Pick(NamedTuple):
@@ -116,7 +121,12 @@ class Measurements:
         if metric in OF_SERIES:
             return self._of_series(metric, item, pick)
         values = [value for entry in item if (value := self._value(metric, entry, pick))]
-        return Interval(*np.mean(values, axis=0)) if values else UNKNOWN
+        if not values:
+            return UNKNOWN
+        runs = {entry.row.run_id: entry.evaluation for entry in item}
+        if of_one_network(metric) and min(len(runs), len(values)) > 1:
+            return _mean_of_networks(values, *runs.values())
+        return Interval(*np.mean(values, axis=0))
 
     def _over_seeds(self, metric: str, item: Item, over: str, pick: Pick) -> Interval:
         """An extreme or the spread over seeds, which must not hold the error of seeds once more.
@@ -252,6 +262,21 @@ class Measurements:
         found = crossings(sizes, ratios, EPSILON, log=last)
         low = np.where(found == np.inf, sizes[-1], np.where(found == -np.inf, 0, found))
         return Interval(low, np.where(found == -np.inf, sizes[0], found))
+
+
+def of_one_network(metric: str) -> bool:
+    """Whether the draws of a run's number lack what another training seed would give."""
+    return metric not in WITH_SEEDS and not spreads.is_known(metric)
+
+
+def _mean_of_networks(values: Sequence[Interval], *evaluations: str) -> Interval:
+    """A mean over training seeds, with the error that their differences or their own ones show."""
+    points = [value.low[0] for value in values]
+    own = float(np.mean([value.low[1:].std() for value in values]))
+    error = max(float(np.std(points, ddof=1)), own) / np.sqrt(len(points))
+    errors = generator("networks", *evaluations).standard_t(len(points) - 1, DRAWS)
+    mean = float(np.mean(points))
+    return exact(mean + error * errors, mean)
 
 
 def _over(over: str | None, values: list[Interval]) -> Interval:
