@@ -425,6 +425,13 @@ def test_epochs(found):
     assert verdict(found, about, lambda s, e: 0.5).note.endswith("15 of 16 measurements missing")
 
 
+def test_of_a_curve_that_is_not_known_nothing_is_said(found):
+    about = claim(**DEPTH | {"turn": "peak", "metric": "spurious_share"})
+    result = verdict(found, about, depth(50, 60, 65, 60, 50))
+    assert (result.verdict, result.note) == ("undecided", "smaller of rise and fall unknown")
+    assert math.isnan(result.ours) and math.isnan(result.low)
+
+
 def test_only_checkpoints_before_an_epoch(found):
     about = claim(
         kind="threshold", op=">", value=50, before_epoch=8000, where=BASIC | {"data.size": 1000}

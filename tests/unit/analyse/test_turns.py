@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emm.analyse.compare import Yardstick
-from emm.analyse.draws import DRAWS, constant, exact
+from emm.analyse.draws import DRAWS, UNKNOWN, constant, exact
 from emm.analyse.turns import turned
 
 RATIO = Yardstick(1.0, 0.0, bounded=True)
@@ -59,4 +59,5 @@ def test_near_the_ends_of_the_range_nothing_shows():
     assert RATIO.pinned(*[constant(value) for value in (98, 99.5, 100)]).all()
     assert not RATIO.pinned(*[constant(value) for value in (0, 0, 100)]).any()
     assert not RATIO.pinned(*[constant(value) for value in (0, 3, 12)]).any()
+    assert not RATIO.pinned(*none, UNKNOWN).any()
     assert not Yardstick(0.0, 0.05, bounded=False).pinned(*none).any()

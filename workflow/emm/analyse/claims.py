@@ -80,9 +80,10 @@ def _estimate(number: Interval) -> tuple[float, float, float]:
     NaN with its bounds where it is only bounded, and without any where nothing is known.
     """
     estimate, other = (float(end[0]) for end in number)
+    if not (np.isfinite(estimate) or np.isfinite(other)):
+        return (np.nan,) * 3
     if estimate != other:
-        known = np.isfinite(estimate) or np.isfinite(other)
-        return (np.nan, estimate, other) if known else (np.nan,) * 3
+        return np.nan, estimate, other
     low, high = quantiles(number.low)
     return estimate, min(low, estimate), max(high, estimate)
 

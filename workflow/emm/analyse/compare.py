@@ -74,8 +74,8 @@ class Yardstick:
         """Where all are too near 0 %, or all too near 100 %, for a real difference to show."""
         if not self.bounded:
             return np.zeros(1 + DRAWS, bool)
-        full = np.all([value.high > 100 - ROOM for value in values], axis=0)
-        return full | np.all([value.low < ROOM for value in values], axis=0)
+        full = np.all([value.low > 100 - ROOM for value in values], axis=0)
+        return full | np.all([value.high < ROOM for value in values], axis=0)
 
 
 def yardstick(claim: Claim) -> Yardstick:

@@ -15,7 +15,7 @@ from emm.analyse.metrics import metric as column
 # of 1.4 % (1.7 % with the sampling).
 KNN_PER_POINT = 0.045
 OF_DATA = ("label_hit_chance", "coverage_ceiling", "n_training", "n_duplicates")
-# The same of other measures, over three training seeds at the quick scale, beyond their own intervals.
+# The same of other measures: over three training seeds at the quick scale, beyond their intervals.
 PER_POINT = {
     "knn_distance": KNN_PER_POINT,
     "twin_similarity": 0.0035,  # sd of 2.2 % at 0.67 and at 0.89
