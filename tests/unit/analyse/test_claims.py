@@ -429,7 +429,8 @@ def test_of_a_curve_that_is_not_known_nothing_is_said(found):
     about = claim(**DEPTH | {"turn": "peak", "metric": "spurious_share"})
     result = verdict(found, about, depth(50, 60, 65, 60, 50))
     assert (result.verdict, result.note) == ("undecided", "smaller of rise and fall unknown")
-    assert math.isnan(result.ours) and math.isnan(result.low)
+    assert math.isnan(result.ours)
+    assert math.isnan(result.low)
 
 
 def test_only_checkpoints_before_an_epoch(found):
