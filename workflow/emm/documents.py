@@ -156,6 +156,10 @@ class Claim(Settings):
         "times right, or for each doubling along the axis, whose ratio may be off by `within`",
     )
     peak: float | None = Field(None, description="`non-monotone`: where the maximum lies")
+    turn: Literal["peak", "dip"] | None = Field(
+        None,
+        description="`non-monotone`: rises and then falls, or falls and then rises; null is either",
+    )
     trend: bool = Field(False, description="Only the tendency is claimed, not every step")
     before_epoch: float | None = Field(None, gt=0, description="Only checkpoints up to here")
     checkpoint: Literal["best", "last"] = Field(

@@ -31,6 +31,11 @@ WRONG = [
     ("kind: greater, right: {labels.kind: none}", "left: needed for the kind greater"),
     ("kind: approximately-equal", "within: needed for the kind approximately-equal"),
     ("kind: non-monotone, along: data.size, peak: 3", "peak: goes with `within`, how far from it"),
+    (
+        "kind: non-monotone, along: data.size, peak: 3, within: 1, turn: dip",
+        "turn: a dip has no maximum",
+    ),
+    (f"{FALLS}, along: data.size, turn: dip", "turn: the kind monotone-decreasing has no use"),
     (f"{GREATER}, right: {{data.size: 500}}, peak: 3", "peak: the kind greater has no use for it"),
     (f"{FALLS}, along: data.size, factor: 2", "factor: the kind monotone-decreasing has no use"),
     (f"{EQUAL}, left: {{data.size: 500}}", "right: needed beside `left`, or a `value`"),

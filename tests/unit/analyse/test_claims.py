@@ -10,8 +10,9 @@ import pytest
 from emm import catalog
 from emm.analyse.claims import judge
 from emm.analyse.compare import Case, everywhere, somewhere
+from emm.analyse.draws import DRAWS, quantiles
 from emm.analyse.places import Entry, groups_of
-from emm.analyse.simulate import DRAWS, Measurements, quantiles
+from emm.analyse.simulate import Measurements
 from emm.documents import Claim
 from emm.errors import UserError
 from emm.spec import parse
@@ -231,6 +232,11 @@ def test_tendency_along_a_metric(found):
         (DEPTH, (50, 60, 55, 60, 65), "supported", 5),
         (DEPTH, (50, 55, 60, 65, 70), "contradicted", -5),
         (DEPTH, (50, 51.2, 52.5, 51.3, 53), "undecided", 1.2),
+        (DEPTH | {"turn": "peak"}, (50, 60, 65, 60, 50), "supported", 15),
+        (DEPTH | {"turn": "dip"}, (50, 60, 65, 60, 50), "contradicted", -5),
+        (DEPTH | {"turn": "dip"}, (65, 60, 50, 55, 60), "supported", 10),
+        (DEPTH, (0, 0, 0, 0, 0), "undecided", 0),  # no room
+        (DEPTH, (98, 99, 99, 100, 100), "undecided", 0),
         (PEAKED, (50, 60, 65, 60, 50), "supported", 6),
         (PEAKED, (65, 60, 50, 55, 60), "contradicted", 2),
         (PEAKED, (50, 60, 65, 62, 65.6), "undecided", 10),
@@ -316,7 +322,9 @@ def test_emm_is_compared_as_far_as_the_sizes_tell(found, true, none, expected, n
     result = verdict(found, claim(**EMM), curves(true=true, none=none))
     assert result.verdict == expected
     if number is not None:
-        assert result.ours == pytest.approx(number)
+        assert math.isnan(result.ours)
+        assert (result.low, result.high) == (pytest.approx(number), math.inf)
+        assert f"smallest difference at least {number:,.0f} images" in result.note
     censored = [ratios[0] < 90 or ratios[-1] >= 90 for ratios in (true, none)]
     assert (f"{sum(censored)} of 2 EMMs lie beyond the sizes" in result.note) == any(censored)
 
@@ -417,6 +425,14 @@ def test_epochs(found):
     assert verdict(found, about, lambda s, e: 0.5).note.endswith("15 of 16 measurements missing")
 
 
+def test_of_a_curve_that_is_not_known_nothing_is_said(found):
+    about = claim(**DEPTH | {"turn": "peak", "metric": "spurious_share"})
+    result = verdict(found, about, depth(50, 60, 65, 60, 50))
+    assert (result.verdict, result.note) == ("undecided", "smaller of rise and fall unknown")
+    assert math.isnan(result.ours)
+    assert math.isnan(result.low)
+
+
 def test_only_checkpoints_before_an_epoch(found):
     about = claim(
         kind="threshold", op=">", value=50, before_epoch=8000, where=BASIC | {"data.size": 1000}
@@ -431,6 +447,23 @@ def test_the_best_checkpoint_counts(found):
     about = claim(kind="threshold", op=">", value=80, where=BASIC | {"data.size": 1000})
     peaked = verdict(found, about, lambda s, epoch: 0.9 - abs(epoch - 20000) / 40000, last=False)
     assert peaked.verdict == "supported"
+
+
+def test_the_last_checkpoint_counts_along_a_metric_too(found):
+    """The ratio of each run is highest early, in another order than at the end."""
+    about = {"kind": "monotone-increasing", "metric": "knn_distance", "trend": True, "by": []}
+    about |= {"along": "memorization_ratio", "where": {"train.lr": 1e-3}}
+
+    def ratio(s, epoch):
+        blocks = s["model.num_blocks"]
+        return blocks / 20 if epoch > 30000 else 1 - blocks / 20
+
+    def distance(s):
+        return 2.0 * s["model.num_blocks"]
+
+    for which, expected in (("last", "supported"), ("best", "contradicted")):
+        one = claim(**about, checkpoint=which)
+        assert verdict(found, one, ratio, distance=distance, last=False).verdict == expected
 
 
 def test_the_last_checkpoint_counts_where_a_claim_says_so(found):

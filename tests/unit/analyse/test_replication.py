@@ -9,6 +9,7 @@ import pytest
 from emm import catalog, expansion
 from emm.analyse.agreement import Agreement, Ours
 from emm.analyse.claims import judge
+from emm.analyse.draws import Z95
 from emm.analyse.metrics import CAPACITIES, METRICS, OTHERS
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import groups_of
@@ -252,7 +253,7 @@ def test_distances_have_noise_only_where_it_is_known(paper, rows):
     assert math.isnan(quiet["ours_low"])
     assert quiet["published_high"] == pytest.approx(7.355)
     noisy = agreement(paper, rows, 1.0).compare(value)
-    assert noisy["ours_high"] == pytest.approx(7.35 * (1 + 1.96 * 0.045))
+    assert noisy["ours_high"] == pytest.approx(7.35 * (1 + Z95 * 0.045))
     assert agreement(paper, changed(rows, 0.5), 1.0).compare(value)["verdict"] == "within"
     assert agreement(paper, changed(rows, 0.5)).compare(value)["verdict"] == "outside"
 

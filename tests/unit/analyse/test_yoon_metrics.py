@@ -9,10 +9,11 @@ import pytest
 from emm import catalog
 from emm.analyse.agreement import Agreement
 from emm.analyse.claims import judge
+from emm.analyse.draws import DRAWS, quantiles
 from emm.analyse.emm import bootstrap_emm
 from emm.analyse.places import Entry, groups_of
 from emm.analyse.published import load_published
-from emm.analyse.simulate import DRAWS, Measurements, distinct_images, quantiles
+from emm.analyse.simulate import Measurements, distinct_images
 from emm.analyse.tables import capacity_table
 from emm.documents import Claim
 from emm.errors import UserError

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from emm.analyse.compare import quotient
+from emm.analyse.draws import Interval, quantiles
 from emm.analyse.fits import Law, Points, points_from_draws, power_law
 from emm.analyse.names import SIZE, ordered, plain_text, short_name, value_name
 from emm.analyse.places import EMM, Entry
 from emm.analyse.series import is_seed
-from emm.analyse.simulate import BEST, LAST, Interval, Measurements, quantiles
+from emm.analyse.simulate import BEST, LAST, Measurements
 from emm.catalog import Catalog
 from emm.errors import UserError
 from emm.expansion import load_recipes

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2, t
 
+from emm.analyse.draws import Z95, quantiles
 from emm.analyse.places import EMM, OF_NETWORK, PARAMETERS, SPREAD, Entry, time_factor
 from emm.analyse.published import BLOCKS, PEAK, RANK, WHICH, Published, Source, matching
 from emm.analyse.simulate import (
     COUNTED,
-    KNN_PER_POINT,
     LAST,
     Measurements,
     added_parameters,
     million_parameters,
-    quantiles,
 )
+from emm.analyse.spreads import KNN_PER_POINT
 from emm.catalog import Catalog, Row
 from emm.expansion import load_scale
 from emm.filters import value_of
@@ -26,7 +26,6 @@ from emm.masks import derived
 from emm.score.criteria import wilson_interval
 
 PRINTED = 0.005  # the tables print two decimals
-NORMAL = 1.96  # 95 %
 NEAR = 0.1  # how far from a published epoch a checkpoint may lie, as a share of it
 SAMPLED = "n_samples"
 LEAST_CURVE = 3  # points that a curve needs to have a peak
@@ -118,7 +117,7 @@ class Agreement:
             ends = _ratio_interval(value.value / samples, samples, self.their_sd)
             low, high = (samples * end / 100 for end in ends)
         elif value.seeds == 1 and value.metric == "knn_distance":
-            noise = NORMAL * KNN_PER_POINT * self.their_sd * value.value
+            noise = Z95 * KNN_PER_POINT * self.their_sd * value.value
             low, high = low - noise, high + noise
         most = 100.0 if value.metric == "memorization_ratio" else math.inf
         return max(0.0, low - read), min(most, high + read)
@@ -218,7 +217,7 @@ class Agreement:
         if len(found) > 1:
             spread = np.std(found, ddof=1) / math.sqrt(len(found))
             return float(t.ppf(0.975, len(found) - 1) * spread)
-        return NORMAL * KNN_PER_POINT * self.run_sd * found[0] if self.run_sd else math.nan
+        return Z95 * KNN_PER_POINT * self.run_sd * found[0] if self.run_sd else math.nan
 
     def _emm(self, runs: list[list[Entry]]) -> Ours:
         """Linear in N between the bracketing sizes, as published; a bound without these."""
@@ -266,7 +265,7 @@ def _ratio_interval(ratio: float, samples: int, run_sd: float) -> tuple[float, f
     run_sd: in points at 50 %; less near 0 and 100 %, like the standard deviation of a binomial.
     """
     low, high = wilson_interval(round(ratio * samples), samples)
-    noise = NORMAL * run_sd * 2 * math.sqrt(ratio * (1 - ratio))
+    noise = Z95 * run_sd * 2 * math.sqrt(ratio * (1 - ratio))
     low = 100 * ratio - math.hypot(100 * (ratio - low), noise)
     high = 100 * ratio + math.hypot(100 * (high - ratio), noise)
     return max(0.0, low), min(100.0, high)

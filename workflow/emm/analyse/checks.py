@@ -39,12 +39,14 @@ OWN_METRICS = (  # what claims may be made of besides table columns
 NEEDED = {  # by kind: what it takes besides a metric and filters, and what else it may have
     "monotone-decreasing": (("along",), ("trend",)),
     "monotone-increasing": (("along",), ("trend",)),
-    "non-monotone": (("along",), ("peak", "within")),
+    "non-monotone": (("along",), ("peak", "turn", "within")),
     "greater": (("left", "right"), ("factor",)),
     "approximately-equal": (("within",), ("along", "left", "right", "value", "factor")),
     "threshold": (("op", "value"), ("along",)),
 }
-PARTICULAR = ("along", "left", "right", "op", "value", "within", "factor", "peak", "trend")
+PARTICULAR = (
+    *("along", "left", "right", "op", "value", "within", "factor", "peak", "turn", "trend"),
+)
 
 
 def check_figure(name: str, figure: Figure, where: str) -> None:
@@ -215,6 +217,8 @@ def _check_kind(claim: Claim, where: str) -> None:
             raise UserError(f"{where}: {name}: the kind {claim.kind} has no use for it")
     if claim.kind == "non-monotone" and (claim.peak is None) != (claim.within is None):
         raise UserError(f"{where}: peak: goes with `within`, how far from it the maximum may lie")
+    if claim.peak is not None and claim.turn == "dip":
+        raise UserError(f"{where}: turn: a dip has no maximum; leave out `peak`")
     if claim.right and not claim.left:
         raise UserError(f"{where}: left: needed beside `right`")
     if claim.left and not claim.right and claim.value is None:

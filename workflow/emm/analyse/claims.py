@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emm.analyse.draws import Interval, quantiles
 from emm.analyse.kinds import KINDS, Numbers, pick_of
 from emm.analyse.places import EMM, OF_NETWORK, OF_SERIES, Entry, Group
-from emm.analyse.simulate import Draws, Measurements, quantiles
+from emm.analyse.simulate import Measurements, of_one_network
 from emm.documents import Claim
 
 SURE = 0.95  # probability from which a claim counts as supported or contradicted
+ONE_NETWORK = "one network per setting: what another seed would give is not in it"
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Verdict:
     """The outcome for one claim.
 
     support: probability of what the verdict says, for undecided that the claim is true; NaN when
-    not measured. ours, low, high: the number that the claim hinges on with its 95 % interval, in
-    the unit of `metric`; published: what it is compared with, NaN where that is another number of
-    ours. note: which number it is and where it was decided.
+    not measured. ours, low, high: the number that the claim hinges on with its 95 % interval, or
+    NaN and its bounds, in the unit of `metric`; published: what it is compared with, NaN where that
+    is another number of ours. note: which number it is and where it was decided.
     """
 
     verdict: str
@@ -60,7 +62,7 @@ def judge(claim: Claim, groups: Sequence[Group], measurements: Measurements) -> 
     elif found.false >= SURE:
         verdict, support = "contradicted", found.false
     missing = f"{absent} of {len(entries)} measurements missing" if absent else ""
-    notes = [found.note, _censored(numbers, groups), missing]
+    notes = [found.note, _censored(numbers, groups), _unrepeated(claim, groups), missing]
     return Verdict(
         verdict,
         found.metric,
@@ -72,11 +74,17 @@ def judge(claim: Claim, groups: Sequence[Group], measurements: Measurements) -> 
     )
 
 
-def _estimate(number: Draws) -> tuple[float, float, float]:
-    """A number with its 95 % interval, which draws near 0 and 100 % need not reach; NaN without."""
-    if not np.isfinite(number[0]):
+def _estimate(number: Interval) -> tuple[float, float, float]:
+    """A number with its 95 % interval, which draws near 0 and 100 % need not reach.
+
+    NaN with its bounds where it is only bounded, and without any where nothing is known.
+    """
+    estimate, other = (float(end[0]) for end in number)
+    if not (np.isfinite(estimate) or np.isfinite(other)):
         return (np.nan,) * 3
-    estimate, (low, high) = float(number[0]), quantiles(number)
+    if estimate != other:
+        return np.nan, estimate, other
+    low, high = quantiles(number.low)
     return estimate, min(low, estimate), max(high, estimate)
 
 
@@ -88,6 +96,13 @@ def _censored(numbers: Numbers, groups: Sequence[Group]) -> str:
     beyond = sum(value.low[0] != value.high[0] for value in values)
     name = "EMMs" if numbers.claim.metric == EMM else "capacities"
     return f"{beyond} of {len(values)} {name} lie beyond the sizes" if beyond else ""
+
+
+def _unrepeated(claim: Claim, groups: Sequence[Group]) -> str:
+    """That a verdict is of single networks, where nothing is known of others."""
+    items = [item for group in groups for place in group.places for item in place.items]
+    alone = any(len({entry.row.run_id for entry in item}) == 1 for item in items)
+    return ONE_NETWORK if alone and of_one_network(claim.metric) else ""
 
 
 def _absent(numbers: Numbers, entries: Sequence[Entry]) -> int:

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from emm.analyse.draws import DRAWS, Draws, Interval
 from emm.analyse.metrics import metric as column
 from emm.analyse.names import rounded
 from emm.analyse.places import OF_SERIES, PARAMETERS, SPREAD
-from emm.analyse.simulate import DRAWS, Draws, Interval
 from emm.documents import Claim
 
 POINTS = 1.0  # margin of ratios, in points: what practically equal runs differ by
-SHARES = {"knn_distance": 0.02, PARAMETERS: 0.0}  # relative margins; of equal runs' distances
+SHARES = {"knn_distance": 0.02, PARAMETERS: 0.0}  # of the larger; what equal runs' distances span
 SHARE = 0.05  # of all else, such as the EMM: about two points of ratio where a curve is steep
 ROOM = 5.0  # points from 0 and 100 % from which on a real difference would show
 
@@ -52,10 +52,10 @@ class Yardstick:
     def exceeds(
         self, left: Interval, right: Interval, factor: float = 1.0, margin: bool = True
     ) -> Case:
-        """Whether left > factor * right, by more than the margin."""
-        scale, step = factor * (1 + self.relative * margin), self.absolute * margin
-        by = left.low - (scale * right.high + step)
-        return Case(truth(by > 0, left.high <= scale * right.low + step), by)
+        """Whether left > factor * right, by more than the margin; relative ones of the larger."""
+        share, step = self.relative * margin, self.absolute * margin
+        by = _excess(left.low, factor * right.high, share, step)
+        return Case(truth(by > 0, _excess(left.high, factor * right.low, share, step) <= 0), by)
 
     def tied(self, *values: Interval) -> NDArray[np.bool_]:
         """Where all lie within the margin of 100 %, or all of 0 %."""
@@ -70,6 +70,13 @@ class Yardstick:
         inside = [(v.low == v.high) & (v.low >= least) & (v.high <= most) for v in values]
         return np.all(inside, axis=0)
 
+    def pinned(self, *values: Interval) -> NDArray[np.bool_]:
+        """Where all are too near 0 %, or all too near 100 %, for a real difference to show."""
+        if not self.bounded:
+            return np.zeros(1 + DRAWS, bool)
+        full = np.all([value.low > 100 - ROOM for value in values], axis=0)
+        return full | np.all([value.high < ROOM for value in values], axis=0)
+
 
 def yardstick(claim: Claim) -> Yardstick:
     """How the numbers of a claim are compared."""
@@ -83,6 +90,15 @@ def truth(true: NDArray[np.bool_], false: NDArray[np.bool_]) -> Truth:
     return true.astype(np.int8) - false.astype(np.int8)
 
 
+def _excess(left: Draws, right: Draws, share: float, step: float) -> Draws:
+    """By how much left > right + step, and by more than a share of the larger of |left|, |right|.
+
+    Infinite ends are compared, not subtracted from each other.
+    """
+    shrunk, grown = left * (1 - share * np.sign(left)), right * (1 + share * np.sign(right))
+    return np.minimum(shrunk - right, left - grown) - step
+
+
 def everywhere(cases: Sequence[Case]) -> tuple[float, float]:
     """Probabilities that all cases are true, and that some case is false.
 
@@ -93,15 +109,20 @@ def everywhere(cases: Sequence[Case]) -> tuple[float, float]:
     return float(true), max(0.0, 1 - len(cases) * min(case.doubt(-1) for case in cases))
 
 
-def somewhere(cases: Sequence[Case]) -> tuple[float, NDArray[np.bool_]]:
-    """Probability that some case is true, by itself (Bonferroni); draws where all are false."""
-    true = max(0.0, 1 - len(cases) * min(case.doubt(1) for case in cases))
-    return true, np.all([case.truth[1:] == -1 for case in cases], axis=0)
+def somewhere(
+    cases: Sequence[Case], looked_at: int | None = None
+) -> tuple[float, NDArray[np.bool_]]:
+    """Probability that some case is true, by itself (Bonferroni); draws where all are false.
+
+    looked_at: the number of cases that these were chosen from.
+    """
+    doubt = (looked_at or len(cases)) * min(case.doubt(1) for case in cases)
+    return max(0.0, 1 - doubt), np.all([case.truth[1:] == -1 for case in cases], axis=0)
 
 
-def difference(left: Interval, right: Interval, factor: float = 1.0) -> Draws:
-    """left - factor * right; where they are bounds, the least that it surely is."""
-    return left.low - factor * right.high
+def difference(left: Interval, right: Interval, factor: float = 1.0) -> Interval:
+    """Bounds of left - factor * right."""
+    return Interval(left.low - factor * right.high, left.high - factor * right.low)
 
 
 def distance(left: Interval, right: Interval) -> Interval:
@@ -117,6 +138,17 @@ def quotient(left: Interval, right: Interval) -> Interval:
     return Interval(
         np.nan_to_num(low, posinf=np.inf), np.nan_to_num(high, nan=np.inf, posinf=np.inf)
     )
+
+
+def estimated(number: Interval, metric: str, differs: bool = True) -> str:
+    """An estimate in words; where it is only bounded, "at least 2.04" or "between 3 and 8"."""
+    low, high = float(number.low[0]), float(number.high[0])
+    most, least = (quantity(end, metric, differs) for end in (high, low))
+    if low == high or not (np.isfinite(low) or np.isfinite(high)) or (low, high) == (0, np.inf):
+        return least if low == high else "unknown"
+    if not np.isfinite(low):
+        return f"at most {most}"
+    return f"between {low:.3g} and {most}" if np.isfinite(high) else f"at least {least}"
 
 
 def quantity(value: float, metric: str, differs: bool = True) -> str:

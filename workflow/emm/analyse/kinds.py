@@ -17,16 +17,17 @@ from emm.analyse.compare import (
     Truth,
     difference,
     distance,
+    estimated,
     everywhere,
-    quantity,
     quotient,
-    somewhere,
     truth,
     yardstick,
 )
+from emm.analyse.draws import DRAWS, UNKNOWN, Draws, Interval
 from emm.analyse.metrics import is_metric
 from emm.analyse.places import SPREAD, Group, Place, has_sides, label
-from emm.analyse.simulate import DRAWS, UNKNOWN, Draws, Interval, Measurements, Pick
+from emm.analyse.simulate import Measurements, Pick
+from emm.analyse.turns import turned
 from emm.documents import Claim
 
 ROUNDED = {  # %: a ratio counts as 0 or 100 % when it rounds to it
@@ -34,15 +35,16 @@ ROUNDED = {  # %: a ratio counts as 0 or 100 % when it rounds to it
     **{(">=", 100): 99.5, ("<", 100): 99.5},
 }
 TAU, FACTOR = "kendall_tau", "factor"
+PINNED = "so near the end of the range that no turn would show"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Probabilities that a claim is true and false, and the number (1 + DRAWS,) it hinges on."""
+    """Probabilities that a claim is true and false, and the number that it hinges on."""
 
     true: float
     false: float
-    number: Draws
+    number: Interval
     metric: str
     note: str
     published: float = np.nan
@@ -70,7 +72,7 @@ class Numbers:
 
     def along(self, place: Place) -> Draws:
         """Where a place lies on an axis that is a metric."""
-        return self.measurements.place(str(self.claim.along), place).low
+        return self.measurements.place(str(self.claim.along), place, pick=pick_of(self.claim)).low
 
 
 def _greater(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
@@ -158,40 +160,39 @@ def _tendency(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
     drawn = truth(wanted > unknown, wanted < -unknown)[1:]
     sure = float((drawn == 1).mean()), float((drawn == -1).mean())
     note = f"rank correlation (Kendall) over {pairs} pairs"
-    return Finding(*sure, total / pairs, TAU, note)
+    return Finding(*sure, Interval(total / pairs, total / pairs), TAU, note)
 
 
 def _non_monotone(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
-    """A rise and a fall in every group, and where `peak` is given, the maximum near it."""
+    """A turn in every group, and where `peak` is given, the maximum near it."""
     shapes = [_shape(numbers, group) for group in groups]
     true = max(0.0, 1 - sum(1 - shape.true for shape in shapes))
     false = max(0.0, 1 - len(shapes) * min(1 - shape.false for shape in shapes))
     if numbers.claim.peak is None:
-        worst = min(shapes, key=lambda shape: shape.number[0])
+        worst = min(shapes, key=lambda shape: shape.number.low[0])
     else:
-        worst = max(shapes, key=lambda shape: abs(shape.number[0] - shape.published))
+        worst = max(shapes, key=lambda shape: abs(shape.number.low[0] - shape.published))
     return replace(worst, true=true, false=false)
 
 
 def _shape(numbers: Numbers, group: Group) -> Finding:
-    """Whether one curve rises somewhere and falls somewhere."""
-    values = [numbers(place) for place in group.left]
-    falls = list(combinations(values, 2))
-    rises = [pair[::-1] for pair in falls]
-    parts = [somewhere([numbers.yard.exceeds(*pair) for pair in pairs]) for pairs in (falls, rises)]
-    peak = numbers.claim.peak
-    if peak is None:
-        changes = [[difference(*pair) for pair in way] for way in (falls, rises)]
-        number = np.minimum(*(max(way, key=lambda change: change[0]) for way in changes))
-        note = _note("smaller of rise and fall", number, numbers.claim.metric, _at(group))
+    """Whether one curve turns as claimed; undecided where it is all near 0 or 100 %."""
+    claim, values = numbers.claim, [numbers(place) for place in group.left]
+    found = turned(numbers.yard, values, "peak" if claim.peak is not None else claim.turn)
+    doubt, false, pinned = found.doubt, found.false, numbers.yard.pinned(*values)
+    if claim.peak is None:
+        number, metric = found.by, claim.metric
+        what = "smaller of fall and rise" if claim.turn == "dip" else "smaller of rise and fall"
+        words = _note(what, Interval(number, number), metric, _at(group))
     else:
         near, number = _peak(numbers, group.left, values)
-        parts.append((float((near[1:] == 1).mean()), near[1:] == -1))
-        note = ", ".join(filter(None, [f"highest at {number[0]:g}", _at(group)]))
-    true = max(0.0, 1 - sum(1 - part for part, _ in parts))
-    false = float(np.any([part for _, part in parts], axis=0).mean())
-    metric = numbers.claim.metric if peak is None else str(numbers.claim.along)
-    return Finding(true, false, number, metric, note, np.nan if peak is None else peak)
+        doubt, false = doubt + (near[1:] != 1).mean(), false | (near[1:] == -1)
+        words = ", ".join(filter(None, [f"highest at {number[0]:g}", _at(group)]))
+        metric = str(claim.along)
+    true, false = max(0.0, 1 - float(doubt)), float((false & ~pinned[1:]).mean())
+    note = "; ".join(filter(None, [words, PINNED if pinned[0] else ""]))
+    peak = np.nan if claim.peak is None else claim.peak
+    return Finding(true, false, Interval(number, number), metric, note, peak)
 
 
 def _peak(
@@ -234,7 +235,7 @@ def _equal(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
     group, first, second = pairs[at]
     sides = " and ".join(filter(None, (label(first.about), label(second.about))))
     where = ", ".join(filter(None, [_at(group), f"between {sides}" if sides else ""]))
-    return _finding(numbers, everywhere(cases), gaps[at].high, "largest difference", where)
+    return _finding(numbers, everywhere(cases), gaps[at], "largest difference", where)
 
 
 def _near(numbers: Numbers, groups: Sequence[Group], value: float) -> Finding:
@@ -245,7 +246,7 @@ def _near(numbers: Numbers, groups: Sequence[Group], value: float) -> Finding:
     at = max(range(len(gaps)), key=lambda i: gaps[i].high[0])
     group, place = places[at]
     what = f"farthest from {value:g}:"
-    return _finding(numbers, everywhere(cases), numbers(place).low, what, _at(group, place), value)
+    return _finding(numbers, everywhere(cases), numbers(place), what, _at(group, place), value)
 
 
 def _ratios(numbers: Numbers, groups: Sequence[Group], factor: float) -> Finding | None:
@@ -266,9 +267,9 @@ def _ratios(numbers: Numbers, groups: Sequence[Group], factor: float) -> Finding
     group, first, second = pairs[at]
     span = f"from {label(first.about)} to {label(second.about)}"
     about = _at(group) if has_sides(claim) else ", ".join(filter(None, [_at(group), span]))
-    note = _note(f"farthest from {factor:g}:", found[at].low, FACTOR, about)
+    note = _note(f"farthest from {factor:g}:", found[at], FACTOR, about)
     sure = everywhere([_within(gap, claim.within) for gap in gaps])
-    return Finding(*sure, found[at].low, FACTOR, note, factor)
+    return Finding(*sure, found[at], FACTOR, note, factor)
 
 
 def _growth(numbers: Numbers, first: Place, second: Place) -> Interval:
@@ -303,7 +304,7 @@ def _threshold(numbers: Numbers, groups: Sequence[Group]) -> Finding | None:
     group, place = places[at]
     what = ("lowest" if above else "highest") if len(places) > 1 else ""
     where = _at(group, place)
-    return _finding(numbers, everywhere(cases), ends[at][0], what, where, claim.value)
+    return _finding(numbers, everywhere(cases), numbers(place), what, where, claim.value)
 
 
 KINDS: dict[str, Callable[[Numbers, Sequence[Group]], Finding | None]] = {
@@ -327,15 +328,15 @@ def _anywhere(real: Sequence[Truth], room: Sequence[np.ndarray]) -> Case:
     return Case(truth((np.stack(real) == 1).any(axis=0), none))
 
 
-def _smallest(cases: Sequence[tuple[Draws, np.ndarray]]) -> int:
+def _smallest(cases: Sequence[tuple[Interval, np.ndarray]]) -> int:
     """Which number is smallest, of those where there was room for a difference if there are any."""
-    return min(range(len(cases)), key=lambda i: (cases[i][1][0], cases[i][0][0]))
+    return min(range(len(cases)), key=lambda i: (cases[i][1][0], cases[i][0].low[0]))
 
 
 def _finding(
     numbers: Numbers,
     sure: tuple[float, float],
-    number: Draws,
+    number: Interval,
     what: str,
     where: str,
     published: float = np.nan,
@@ -346,8 +347,8 @@ def _finding(
     return Finding(*sure, number, SPREAD if of_ratio else metric, note, published)
 
 
-def _note(what: str, number: Draws, metric: str, where: str, differs: bool = True) -> str:
-    words = " ".join(filter(None, [what, quantity(number[0], metric, differs)]))
+def _note(what: str, number: Interval, metric: str, where: str, differs: bool = True) -> str:
+    words = " ".join(filter(None, [what, estimated(number, metric, differs)]))
     return ", ".join(filter(None, [words, where]))
 
 

@@ -1,21 +1,20 @@
 """What the results allow each number of a claim to be: its estimate, and 2,000 draws around it.
 
-A checkpoint's ratio is drawn from the Jeffreys posterior of its binomial count. On top comes an
-error that all checkpoints of a run share, for what another training seed would have given: normal
-on the arcsine scale, where a binomial's standard deviation is the same everywhere, so that it
-vanishes at 0 and 100 %. A measure that comes with its 95 % interval is drawn from that.
+A checkpoint's ratio is drawn from the Jeffreys posterior of its binomial count, a measure that
+comes with its 95 % interval from that. On top comes an error that all checkpoints of a run share,
+for what another training seed would have given, as far as it is known (emm.analyse.spreads).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from emm.analyse import spreads
+from emm.analyse.draws import DRAWS, UNKNOWN, Z95, Draws, Interval, constant, exact, generator
 from emm.analyse.emm import EPSILON, crossings, decreasing_fit
 from emm.analyse.metrics import ONSETS
 from emm.analyse.metrics import metric as column
@@ -35,17 +34,7 @@ from emm.analyse.places import (
 from emm.given import OPTIMUM, OWN, is_trained
 from emm.plan.cost import network
 from emm.score.criteria import best_checkpoint
-from emm.seeds import derive
 
-DRAWS = 2000
-Z95 = NormalDist().inv_cdf(0.975)
-# Relative sd of the KNN distance over training seeds, per point of the ratio's: in Tables 2 and 5
-# of Gu et al. 2023 the weight decays 0, 1e-5 and 1e-4 are practically one run; over them, beyond
-# the sampling, the ratio has an sd of 0.3 points (at 50 %; 1k and 2k images) and the distance one
-# of 1.4 % (1.7 % with the sampling).
-KNN_PER_POINT = 0.045
-
-Draws = NDArray[np.float64]
 COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
     "n_memorized": ("n_memorized", "n_samples"),
     "n_label_hits": ("n_label_hits", "n_memorized"),
@@ -61,14 +50,10 @@ COUNTED = {  # metrics that are counts, or shares of counts: of what, among what
 }
 
 
-class Interval(NamedTuple):
-    """Bounds of a number, (1 + DRAWS,) each: the estimate first, then the draws.
-
-    Equal where the number is known, -inf and inf where nothing is.
-    """
-
-    low: Draws
-    high: Draws
+WITH_SEEDS = (  # metrics whose draws hold the spread of the ratio over training seeds, or need none
+    *("memorization_ratio", SPREAD, "relative_rate", "distinct_copied", "coverage"),
+    *(*COUNTED, *ONSETS, *OF_SERIES, *OF_NETWORK),
+)
 
 
 class Pick(NamedTuple):
@@ -79,7 +64,6 @@ class Pick(NamedTuple):
 
 
 BEST, LAST = Pick(), Pick(last=True)
-UNKNOWN = Interval(np.full(1 + DRAWS, -np.inf), np.full(1 + DRAWS, np.inf))
 
 
 class Measurements:
@@ -137,7 +121,12 @@ class Measurements:
         if metric in OF_SERIES:
             return self._of_series(metric, item, pick)
         values = [value for entry in item if (value := self._value(metric, entry, pick))]
-        return Interval(*np.mean(values, axis=0)) if values else UNKNOWN
+        if not values:
+            return UNKNOWN
+        runs = {entry.row.run_id: entry.evaluation for entry in item}
+        if of_one_network(metric) and min(len(runs), len(values)) > 1:
+            return _mean_of_networks(values, *runs.values())
+        return Interval(*np.mean(values, axis=0))
 
     def _over_seeds(self, metric: str, item: Item, over: str, pick: Pick) -> Interval:
         """An extreme or the spread over seeds, which must not hold the error of seeds once more.
@@ -152,14 +141,14 @@ class Measurements:
             return Interval(np.zeros(1 + DRAWS), UNKNOWN.high)
         points = [value.low[0] for value in values]
         spread = np.ptp(points) if over == "range" else np.std(points, ddof=1)
-        rng = _generator("spread", *(entry.evaluation for entry in item))
+        rng = generator("spread", *(entry.evaluation for entry in item))
         freedom = len(values) - 1
-        return _exact(spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS)), spread)
+        return exact(spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS)), spread)
 
     def _value(self, metric: str, entry: Entry, pick: Pick) -> Interval | None:
         if metric in OF_NETWORK:
             of_network = million_parameters if metric == PARAMETERS else added_parameters
-            return _constant(of_network(entry.row.settings))
+            return constant(of_network(entry.row.settings))
         if metric in ONSETS:
             return self._onset(metric, entry)
         row = self.checkpoint(entry, pick)
@@ -178,12 +167,22 @@ class Measurements:
             samples = entry.scaled_samples if entry.samples else row["n_samples"]
             value = np.sqrt(ratio * (1 - ratio) / samples) if metric == SPREAD else ratio
             return Interval(100 * value, 100 * value)
-        if not pd.isna(row.get(f"{metric}_low")):
-            return _between(metric, row, entry.evaluation)
-        value = column(metric).factor * row[metric]
-        sd = KNN_PER_POINT * self.run_sd if metric == "knn_distance" else 0.0
-        errors = _generator("distance", entry.row.run_id).standard_normal(DRAWS)
-        return _exact(value * np.exp(sd * errors), value)
+        return self._measured(metric, entry, row)
+
+    def _measured(self, metric: str, entry: Entry, row: pd.Series) -> Interval:
+        """A number of a table: normal errors, of its own 95 % interval if it has one each way.
+
+        On top, what another run would have given.
+        """
+        value, low, high = (row.get(f"{metric}{end}", np.nan) for end in ("", "_low", "_high"))
+        drawn = np.full(DRAWS, float(value))
+        if not pd.isna(low):
+            errors = generator(metric, entry.evaluation, str(row["step"])).standard_normal(DRAWS)
+            drawn += np.where(errors < 0, value - low, high - value) / Z95 * errors
+        if is_trained(entry.row.settings):
+            drawn = spreads.other_run(metric, drawn, entry.row.run_id, self.run_sd)
+        factor = column(metric).factor
+        return exact(factor * drawn, factor * value)
 
     def _onset(self, metric: str, entry: Entry) -> Interval | None:
         """When the ratio of an evaluation passes a level; bounds where its checkpoints do not."""
@@ -229,12 +228,10 @@ class Measurements:
     def _drawn_ratio(
         self, purpose: str, evaluation: str, run: str, step: int, hits: int, samples: int
     ) -> Draws:
-        rng = _generator(purpose, evaluation, str(step))
+        rng = generator(purpose, evaluation, str(step))
         drawn = rng.beta(hits + 0.5, samples - hits + 0.5, DRAWS)
         if run:
-            errors = _generator("run", run).standard_normal(DRAWS) * self.run_sd / 100
-            angle = np.clip(np.arcsin(np.sqrt(drawn)) + errors, 0, np.pi / 2)
-            drawn = np.sin(angle) ** 2
+            drawn = spreads.other_share(drawn, run, self.run_sd)
         return np.concatenate([[hits / samples], drawn])
 
     def _of_series(self, metric: str, item: Item, pick: Pick) -> Interval:
@@ -267,11 +264,19 @@ class Measurements:
         return Interval(low, np.where(found == -np.inf, sizes[0], found))
 
 
-def quantiles(values: Draws) -> tuple[float, float]:
-    """The central 95 % of the draws, as two of them: infinite where these are."""
-    drawn = np.sort(values[1:])
-    tail = int(DRAWS * 0.025)
-    return float(drawn[tail]), float(drawn[DRAWS - 1 - tail])
+def of_one_network(metric: str) -> bool:
+    """Whether the draws of a run's number lack what another training seed would give."""
+    return metric not in WITH_SEEDS and not spreads.is_known(metric)
+
+
+def _mean_of_networks(values: Sequence[Interval], *evaluations: str) -> Interval:
+    """A mean over training seeds, with the error that their differences or their own ones show."""
+    points = [value.low[0] for value in values]
+    own = float(np.mean([value.low[1:].std() for value in values]))
+    error = max(float(np.std(points, ddof=1)), own) / np.sqrt(len(points))
+    errors = generator("networks", *evaluations).standard_t(len(points) - 1, DRAWS)
+    mean = float(np.mean(points))
+    return exact(mean + error * errors, mean)
 
 
 def _over(over: str | None, values: list[Interval]) -> Interval:
@@ -299,30 +304,7 @@ def _unbiased(metric: str, over: str | None, value: Interval) -> Interval:
         return value
     most = 100.0 if metric == "memorization_ratio" else np.inf
     drawn = np.clip(2 * value.low[0] - value.low[1:], 0, most)
-    return _exact(drawn, float(value.low[0]))
-
-
-def _between(metric: str, row: pd.Series, evaluation: str) -> Interval:
-    """A number of a table that has its 95 % interval: normal errors, of its own size each way."""
-    value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    errors = _generator(metric, evaluation, str(row["step"])).standard_normal(DRAWS)
-    reach = np.where(errors < 0, value - low, high - value) / Z95
-    factor = column(metric).factor
-    return _exact(factor * (value + reach * errors), factor * value)
-
-
-def _exact(drawn: Draws, estimate: float) -> Interval:
-    values = np.concatenate([[estimate], drawn])
-    return Interval(values, values)
-
-
-def _constant(value: float) -> Interval:
-    return _exact(np.full(DRAWS, value), value)
-
-
-def _generator(purpose: str, *names: str) -> np.random.Generator:
-    """Draws that belong to what is measured, whichever claim asks and in whatever order."""
-    return np.random.default_rng(derive(0, f"claims/{purpose}/{'/'.join(names)}"))
+    return exact(drawn, float(value.low[0]))
 
 
 def _distinct_training(row: pd.Series) -> float:
@@ -342,7 +324,7 @@ def distinct_images(row: pd.Series, ratio: Draws, name: str) -> Draws:
     rate = ratio * samples / images
     missed = np.exp(-rate)
     spread = np.sqrt(images * missed * (1 - (1 + rate) * missed))
-    errors = np.concatenate([[0], _generator("distinct", name).standard_normal(DRAWS)])
+    errors = np.concatenate([[0], generator("distinct", name).standard_normal(DRAWS)])
     drawn = (-images * np.expm1(-rate) + spread * errors).clip(0, ratio * samples)
     drawn[0] = seen
     return drawn
