@@ -20,7 +20,7 @@ from emm.analyse.emm import EPSILON, crossings, decreasing_fit
 from emm.analyse.metrics import ONSETS
 from emm.analyse.metrics import metric as column
 from emm.analyse.names import SIZE
-from emm.analyse.onset import first_passing
+from emm.analyse.onset import central, drawn_shapes, first_passing
 from emm.analyse.places import (
     CAPACITY,
     OF_NETWORK,
@@ -192,7 +192,8 @@ class Measurements:
             return None
         ratios = np.stack([self.ratio(entry, row) for _, row in rows.iterrows()], axis=-1)
         times = rows[time].to_numpy(float)
-        found = first_passing(times, ratios, rows["n_samples"].to_numpy(float), level)
+        shape = drawn_shapes(entry.evaluation, DRAWS)
+        found = first_passing(times, ratios, rows["n_samples"].to_numpy(float), level, shape)
         low = np.where(found == np.inf, times[-1], np.where(found == -np.inf, 0, found))
         return Interval(low, np.where(found == -np.inf, times[0], found))
 
@@ -269,9 +270,7 @@ class Measurements:
 
 def quantiles(values: Draws) -> tuple[float, float]:
     """The central 95 % of the draws, as two of them: infinite where these are."""
-    drawn = np.sort(values[1:])
-    tail = int(DRAWS * 0.025)
-    return float(drawn[tail]), float(drawn[DRAWS - 1 - tail])
+    return central(values[1:])
 
 
 def _over(over: str | None, values: list[Interval]) -> Interval:
