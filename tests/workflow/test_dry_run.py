@@ -1,6 +1,7 @@
 """What a call would run, for the shipped configs, profiles and wrong input."""
 
 import collections
+import re
 import time
 
 import pytest
@@ -93,6 +94,12 @@ def test_every_figure_is_a_target_and_needs_its_experiment_only(shipped):
         for rule, count in expected(own).items()
         if rule not in ("tables", "replication", "pages", "report", "usage", "advice", "all")
     }
+
+
+def test_pairs_of_samples_wait_for_their_galleries(shipped):
+    plan = shipped.plan("--config", "experiments=halves", "--", "halves_images")
+    (files,) = re.findall(r"^ *rule figure:\n +input: (.*)$", plan.output, re.M)
+    assert files.count("gallery.npz") == 4  # two halves of two sizes
 
 
 def test_slurm_means_all_of_the_papers(cluster):
