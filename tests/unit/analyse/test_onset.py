@@ -172,7 +172,7 @@ def test_noise_is_what_a_perfect_collapse_shows():
     steps = 2.0 ** np.arange(4, 12)
     drawn = [collapse(runs_of(table(samples=400, seed=s, steps=steps), 20)) for s in range(10)]
     shown, noise = (np.array([getattr(one, name) for one in drawn]) for name in ("spread", "noise"))
-    assert noise.mean() == pytest.approx(np.sqrt((shown**2).mean()), rel=0.2)
+    assert noise.mean() == pytest.approx(np.sqrt((shown**2).mean()), rel=0.1)
 
 
 def test_curves_without_copies_do_not_fall():

@@ -1,8 +1,8 @@
 """When to stop a training: once its samples are good, and before the first copies come.
 
-Good is measured by one FID for all sizes. Within 10 % of its own minimum, as Bonnaire et al. 2025
-(arXiv 2505.17638) have it, a training on few images is best when it has hardly begun, and the more
-images there are, the longer FID falls: their step would say little but where that minimum lies.
+Good is measured by one FID for all sizes; the question is that of Bonnaire et al. 2025 (arXiv
+2505.17638). Within 10 % of its own minimum a training on few images would be good when it has
+hardly begun, and one on more images the later, the longer its FID falls.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from emm.analyse.names import SIZE
 from emm.analyse.onset import LEAST_DOUBT, LEVELS, Run, Vector, central, onset_table
 from emm.analyse.series import settings_of
 from emm.errors import UserError
+from emm.measure.frechet import Z95
 from emm.seeds import derive
 
 GOOD = 2.0  # times the lowest FID of all sizes, whose own error is of that order with few samples
-Z95 = 1.959964  # normal quantile of a 95 % interval
 
 
 class Path(NamedTuple):
