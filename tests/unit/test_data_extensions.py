@@ -66,3 +66,19 @@ def test_criteria_quality_and_onset_are_of_the_same_runs(scale):
     assert set(found.measured("criteria")) == {
         (row.run_id, row.evaluation_id) for row in found.rows if row.experiment == "criteria"
     }
+
+
+@pytest.mark.parametrize("scale", ["paper", "quick"])
+def test_halves_of_one_size_are_trained_longer(scale):
+    """The training is one with that of all sizes, and at the quick scale passes the onset."""
+    found = catalog.load({"scale": scale, "experiments": ["halves"]})
+    assert (len(found.runs), len(found.evaluations)) == (10, 12)
+    longer = [run for run in found.runs.values() if len(run.evaluations) == 2]
+    assert sorted(run.settings["data.part"] for run in longer) == [1, 2]
+    for run in longer:
+        short, long = sorted((e.steps for e in run.evaluations.values()), key=len)
+        assert set(short) < set(long)
+        assert scale == "paper" or long[-1] > 2 * 16.7 * run.settings["data.size"] > short[-1]
+    for name, planned in found.figures.items():
+        iterations = {row.settings["train.iterations"] for row in planned.rows}
+        assert len(iterations) == 1, name

@@ -185,6 +185,7 @@ def test_numbers_are_numbers(key, value):
         ("eval.snapshots", 2.0),
         ("eval.snapshots", True),
         ("eval.snapshots", "best"),
+        ("eval.snapshots", "log0"),
         ("eval.snapshots", None),
     ],
 )
@@ -196,7 +197,9 @@ def test_messages_name_what_is_allowed():
     kinds = "'none', 'constant', 'true', 'random', 'unique' or 'vectors'"
     assert f"should be {kinds}, not 'uniq'" in problem("labels.kind", "uniq")
     assert "greater than or equal to 2, not 1" in problem("data.size", 1)
-    assert "'published', 'log' or an integer from 1, not 0" in problem("eval.snapshots", 0)
+    assert "'published', 'log' ('log18' for so many) or an integer from 1, not 0" in problem(
+        "eval.snapshots", 0
+    )
     assert "should be a valid list" in problem("model.channel_mult", 2)
 
 

@@ -108,6 +108,12 @@ def test_every_figure_is_a_target_and_needs_its_experiment_only(shipped):
     }
 
 
+def test_pairs_of_samples_wait_for_their_galleries(shipped):
+    plan = shipped.plan("--config", "experiments=halves", "--", "halves_images")
+    (files,) = re.findall(r"^ *rule figure:\n +input: (.*)$", plan.output, re.M)
+    assert files.count("gallery.npz") == 4  # two halves of two sizes
+
+
 def test_slurm_means_all_of_the_papers(cluster):
     plan = timed_plan(cluster, profile=("--profile", "slurm"))
     everything = catalog.load({"scale": "paper", "experiments": ["all"]})

@@ -33,10 +33,12 @@ KEYS = {  # how a figure is read
     "metrics_table": "A dash: not known.",
     "thresholds": "Solid: samples, dotted: held-out images. Bands: 95 % intervals. Dashed: the "
     "published threshold of 1/3.",
-    "onsets": "Bars: 95 % intervals of the sampling. An arrow: beyond the checkpoints. Dashed: the "
-    "most likely power law, arrows as censored points, with the 95 % interval of its exponent.",
-    "windows": "From the first step with an FID within 10 % of its minimum over the training to "
-    "the onset of memorization; open where memorization comes first.",
+    "onsets": "Bars: 95 % intervals of the sampling and of the course between checkpoints. An "
+    "arrow: beyond the checkpoints. Dashed: the most likely power law, arrows as censored points, "
+    "with the 95 % interval of its exponent.",
+    "windows": "Points with 95 % intervals: the first good step, and the onset of memorization; "
+    "shaded between them where samples are good first. A cross: never as good. A triangle: beyond "
+    "the checkpoints. A line that reaches the edge: an interval without that end.",
     "twins": "Cosine of images less the mean training image. Bars: 95 % intervals over pairs.",
     "pairs": "Below each other: the same noise, between the training images nearest to each.",
     "paths": "A path per training, from its first checkpoint (small) to its last (large).",

@@ -8,6 +8,7 @@ an id.
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -29,15 +30,20 @@ LabelKind = Annotated[
 M = TypeVar("M", bound=BaseModel)
 
 
+SNAPSHOTS = r"published|log([1-9]\d?)?"
+
+
 def _snapshots(value: Any) -> Any:
-    if value in ("published", "log") or (type(value) is int and value >= 1):
+    named = isinstance(value, str) and re.fullmatch(SNAPSHOTS, value)
+    if named or (type(value) is int and value >= 1):
         return value
-    allowed = "Input should be 'published', 'log' or an integer from 1"
+    allowed = "Input should be 'published', 'log' ('log18' for so many) or an integer from 1"
     raise PydanticCustomError("snapshots", allowed)
 
 
 Snapshots = Annotated[
-    Literal["published", "log"] | Annotated[int, Field(ge=1)], BeforeValidator(_snapshots)
+    Annotated[str, Field(pattern=f"^({SNAPSHOTS})$")] | Annotated[int, Field(ge=1)],
+    BeforeValidator(_snapshots),
 ]
 
 
@@ -241,7 +247,8 @@ class Eval(Settings):
     snapshots: Snapshots = Field(
         "published",
         description="Evaluated checkpoints: every 2.5 million images as published, the end and "
-        "earlier ones at distances of sqrt(2) for log, or so many, evenly spaced",
+        "earlier ones at distances of sqrt(2) for log (12 in all; log18: 18), or so many, evenly "
+        "spaced",
     )
 
 

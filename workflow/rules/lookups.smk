@@ -60,7 +60,7 @@ def not_selected(name):
 def pictures(wildcards):
     """Galleries or training sets that a figure shows; none for curves and tables."""
     planned = CATALOG.figures[wildcards.figure]
-    if planned.figure.plot == "grid":
+    if planned.figure.plot in ("grid", "pairs"):
         return sorted({f"{ROOT}/runs/{row.key}/gallery.npz" for row in planned.rows})
     if planned.figure.plot == "examples":
         subsets = {RUNS[row.run_id].subset_id for row in planned.rows}

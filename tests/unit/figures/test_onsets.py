@@ -21,11 +21,11 @@ def rows(sizes=(50, 100, 200, 400), good=300, **other) -> pd.DataFrame:
         odds = (STEPS / (2 * size)) ** 3
         hits = np.round(1000 * odds / (1 + odds)).astype(int)
         name = f"n{size}-{sorted(other.items())}"
-        about = {"run": name, "evaluation": f"{name}/e", "data.size": size, "train.seed": 0}
+        about = {"run": name, "evaluation": f"{name}/e", "data.size": size, "train.seed": 0} | other
         counts = {"n_samples": 1000, "n_memorized": hits, "memorization_ratio": hits / 1000}
         fid = 10 + 40 * np.clip(1 - np.log(STEPS) / np.log(good), 0, None)
         times = {"step": STEPS, "epoch": STEPS * 10 / size, "horizon": 40000 / size}
-        found.append(pd.DataFrame({**about, **counts, **times, "fid": fid, **other}))
+        found.append(pd.DataFrame({**about, **counts, **times, "fid": fid}))
     return pd.concat(found, ignore_index=True)
 
 
@@ -68,22 +68,46 @@ def test_a_series_for_each_hue():
         drawn("onsets", both)
 
 
+def bars(picture):
+    return [bar for bar in picture.axes[0].patches if np.isfinite(bar.get_x())]
+
+
 def test_windows():
     picture, table = drawn("windows", rows(sizes=(20, 200, 400, 9000)))
     assert list(table["data.size"]) == [20, 200, 400, 9000]
     assert table["tau_gen"].nunique() == 1
-    assert (table["tau_mem"] > table["tau_gen"]).tolist() == [False, False, False, True]
-    bars = [bar for bar in picture.axes[0].patches if np.isfinite(bar.get_x())]
-    assert [bar.get_facecolor()[3] > 0 for bar in bars] == [False, False, False, True]
-    assert "memorization first" in texts(picture)
+    assert (table["tau_mem"] > table["tau_gen"]).tolist() == [False, True, True, True]
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars(picture)]
+    expected = np.minimum(table[["tau_gen", "tau_mem"]], STEPS[-1])[1:].to_numpy()
+    np.testing.assert_allclose(ends, expected)
+    assert all(picture.axes[0].get_xlim()[0] < start for start, _ in ends)
 
 
-def test_windows_need_fids_and_one_run_of_a_size():
+def test_what_is_never_good_has_no_window():
+    worse = rows(sizes=(20, 400))
+    worse["fid"] += np.where(worse["data.size"] == 20, 100, 0)
+    picture, table = drawn("windows", worse)
+    assert table["tau_gen"].tolist()[0] == np.inf
+    assert [bar.get_y() > 0.5 for bar in bars(picture)] == [True]
+    crosses = [line for line in picture.axes[0].lines if line.get_marker() == "x"]
+    assert [len(line.get_xdata()) for line in crosses] == [1, 0]  # the other is the legend's
+
+
+def test_windows_of_several_seeds_stand_beside_each_other():
+    again = [rows(**{"train.seed": seed}) for seed in range(3)]
+    picture, table = drawn("windows", pd.concat(again))
+    assert table.groupby("data.size")["train.seed"].unique().map(set).eq({0, 1, 2}).all()
+    heights = np.sort([bar.get_y() for bar in bars(picture)])
+    assert len(heights) == 3 * 2  # sizes of 200 and 400
+    assert np.diff(heights).min() > 0.99 * bars(picture)[0].get_height()
+    other = rows(**{"model.channels": 8})
+    with pytest.raises(UserError, match=r"differ in model\.channels"):
+        drawn("windows", pd.concat([other, rows(**{"model.channels": 16})]))
+
+
+def test_windows_need_fids():
     with pytest.raises(UserError, match="no column 'fid'"):
         drawn("windows", rows().drop(columns="fid"))
-    again = rows(**{"train.seed": 1})
-    with pytest.raises(UserError, match="one run of each size"):
-        drawn("windows", pd.concat([rows(), again]))
 
 
 def test_files_of_both(tmp_path):

@@ -44,6 +44,19 @@ def test_a_line_for_each_similarity():
     assert [len(line.get_xdata()) for line in shown] == [3, 3, 3]
 
 
+def test_over_the_time_of_a_training():
+    made = rows((10,)).assign(epoch=500.0)
+    steps = (100, 200, 400, 800)
+    during = pd.concat([made.assign(step=s, epoch=s / 2) for s in steps])
+    figure = Figure(plot="twins", x="step", epoch="all", log_x=True, where={"data.part": 2})
+    with style.paper():
+        picture, table = twins(figure, during)
+        assert_legible(picture)
+    for name in LINES:
+        assert table.loc[table["of"] == name, "step"].tolist() == list(steps)
+    assert picture.axes[0].get_xscale() == "log"
+
+
 def test_without_the_measure():
     with pytest.raises(UserError, match="no column 'twin_similarity'"):
         drawn(rows().drop(columns="twin_similarity"))

@@ -155,3 +155,5 @@ def test_log_snapshots_halve_every_second_time():
     ratios = [later / earlier for earlier, later in itertools.pairwise(steps)]
     assert ratios == pytest.approx([math.sqrt(2)] * (LOG_SNAPSHOTS - 1), rel=1e-3)
     assert snapshot_steps("log", 1, 4, 2) == [1, 2]
+    more = snapshot_steps("log18", 3200, 8000, 256)
+    assert (len(more), more[0], more[-LOG_SNAPSHOTS:]) == (18, 277, steps)

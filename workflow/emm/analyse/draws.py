@@ -39,12 +39,13 @@ def constant(value: float) -> Interval:
 
 
 def quantiles(values: Draws) -> tuple[float, float]:
-    """The central 95 % of the draws, without the estimate before them, as two of them.
+    """The central 95 % of the draws, without the estimate before them."""
+    return central(values[1:])
 
-    Infinite where these are.
-    """
-    drawn = np.sort(values[1:])
-    tail = int(len(drawn) * 0.025)
+
+def central(drawn: Draws) -> tuple[float, float]:
+    """The central 95 % of draws alone, as two of them: infinite where these are."""
+    drawn, tail = np.sort(drawn), int(len(drawn) * 0.025)
     return float(drawn[tail]), float(drawn[len(drawn) - 1 - tail])
 
 

@@ -1,8 +1,7 @@
 """When memorization sets in during training, and how that depends on the training set size.
 
 The onset tau(q) of a run is the first step at which its memorization ratio exceeds q; Bonnaire et
-al. 2025 (arXiv 2505.17638) find it proportional to the number of training images, and the step from
-which on samples are good, tau_gen, the same for all.
+al. 2025 (arXiv 2505.17638) find it proportional to the number of training images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import t
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logit
+from scipy.stats import chi2_contingency, t
 
-from emm.analyse.emm import crossings, decreasing_fit
+from emm.analyse.draws import central
+from emm.analyse.emm import decreasing_fit
 from emm.analyse.fits import Law, points_from_draws, power_law
 from emm.analyse.names import SIZE
 from emm.analyse.series import effective, settings_of
@@ -22,34 +23,71 @@ from emm.errors import UserError
 from emm.seeds import derive
 
 LEVELS = (0.01, 0.1, 0.5, 0.9)
-NEAR_BEST = 1.1  # times the lowest FID: Bonnaire et al. 2025
 DRAWS, FEWER_DRAWS = 2000, 100
+SHAPE_SD = 0.5  # of what may lie between checkpoints, in units of the doubt of `first_passing`
+LEAST_DOUBT = 0.1  # of the distance of checkpoints: steep curves of four families are covered
+FLAT = 0.05  # p-value from which on all ratios may be one
 EXPONENTS = np.linspace(0, 2, 41)  # that a collapse is tried with
 
 Vector = NDArray[np.float64]
 
 
-def first_passing(steps: Vector, ratios: Vector, samples: Vector, level: float) -> Vector:
-    """First step (...) at which each curve exceeds a level; -inf and inf outside the checkpoints.
+def first_passing(
+    steps: Vector, ratios: Vector, samples: Vector, level: float, shape: ArrayLike = 0.0
+) -> Vector:
+    """First step (D,) at which each curve exceeds a level; -inf and inf outside the checkpoints.
 
-    steps (K,) ascending, ratios (..., K) in 0..1 of as many samples (K,). Of the non-decreasing
-    least-squares fit, so that a stray checkpoint is no onset; interpolated in log step.
+    steps (K,) ascending, ratios (D, K) in 0..1 of as many samples (K,). Of the non-decreasing
+    least-squares fit, so that a stray checkpoint is no onset. Between two checkpoints the odds
+    grow as a power of the steps, which no count tells; shape (D,) moves the step by as many times
+    what it would differ on a straight line in log step, at least a tenth of their distance.
     """
     missed = np.round((1 - ratios) * samples, 6)
     fitted = decreasing_fit(missed, np.broadcast_to(samples, missed.shape))
-    return crossings(steps, fitted, level)
+    over = fitted < 1 - level
+    at = over.argmax(axis=-1)
+    before = np.maximum(at - 1, 0)
+    ends = [1 - np.take_along_axis(fitted, i[:, None], -1)[:, 0] for i in (before, at)]
+    least = np.minimum(0.5 / (samples + 1), level / 2)
+    most = np.maximum(1 - 0.5 / (samples + 1), (1 + level) / 2)
+    places = zip(ends, (before, at), strict=True)
+    odds = [logit(np.clip(end, least[i], most[i])) for end, i in places]
+    straight, power = _share(ends, level), _share(odds, logit(level))
+    doubt = np.maximum(np.abs(straight - power), LEAST_DOUBT)
+    share = np.clip(power + shape * doubt, 0, 1)
+    found = steps[before] * (steps[at] / steps[before]) ** share
+    return np.where(over.any(axis=-1), np.where(at == 0, -np.inf, found), np.inf)
+
+
+def _share(ends: Sequence[Vector], level: float) -> Vector:
+    """Where a level lies between two ends (D,), as a share of their distance."""
+    low, high = ends
+    return np.divide(level - low, high - low, out=np.zeros_like(low), where=high > low)
+
+
+def drawn_shapes(name: str, draws: int) -> Vector:
+    """Shapes (1 + D,) for `first_passing`: that of the estimate, 0, and normal draws."""
+    rng = np.random.default_rng(derive(0, f"onset/shape/{name}"))
+    return np.concatenate([[0.0], SHAPE_SD * rng.standard_normal(draws)])
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """Counts (K,) of an evaluation's checkpoints by step, and draws of the ratios (1 + D, K).
 
-    The estimate comes first; draws are of the Jeffreys posterior of each count: the error of the
-    sampling. What another training seed would give, only another one tells.
+    The estimate comes first; draws are of the Jeffreys posterior of each count, and of the shape
+    (1 + D,) of the curve between checkpoints: the error of one training's measurement. What another
+    training seed would give, only another one tells.
     """
 
     rows: pd.DataFrame
     ratios: Vector
+    shape: Vector
+
+    @property
+    def name(self) -> str:
+        """Its evaluation."""
+        return str(self.rows["evaluation"].iloc[0])
 
     @property
     def steps(self) -> Vector:
@@ -82,7 +120,7 @@ def runs_of(memorization: pd.DataFrame, draws: int = DRAWS) -> list[Run]:
     rows = rows[(rows["n_samples"] > 0) & (rows["step"] > 0)]
     rows = rows.sort_values([SIZE, "step"], kind="stable")
     found = [
-        Run(part, _drawn(part, name, draws))
+        Run(part, _drawn(part, name, draws), drawn_shapes(name, draws))
         for name, part in rows.groupby("evaluation", sort=False)
         if len(part) > 1
     ]
@@ -110,8 +148,8 @@ def onset_table(runs: Sequence[Run], levels: Sequence[float] = LEVELS) -> pd.Dat
 
 
 def _onset(run: Run, level: float) -> dict[str, Any]:
-    found = first_passing(run.steps, run.ratios, run.samples, level)
-    value, (low, high) = float(found[0]), _ends(found[1:])
+    found = first_passing(run.steps, run.ratios, run.samples, level, run.shape)
+    value, (low, high) = float(found[0]), central(found[1:])
     status = {np.inf: "above", -np.inf: "below"}.get(value, "bracketed")
     bound = {"above": run.steps[-1], "below": run.steps[0]}.get(status, np.nan)
     step = value if status == "bracketed" else np.nan
@@ -132,15 +170,9 @@ def _plateau(run: Run) -> dict[str, float]:
     before = np.array([np.interp(half, np.log(run.steps), curve) for curve in run.ratios])
     found = {}
     for name, values in (("ratio", run.ratios[:, -1]), ("growth", run.ratios[:, -1] - before)):
-        low, high = _ends(values[1:])
+        low, high = central(values[1:])
         found |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
     return found
-
-
-def _ends(drawn: Vector) -> tuple[float, float]:
-    """The central 95 % of draws, as two of them."""
-    drawn, tail = np.sort(drawn), int(len(drawn) * 0.025)
-    return float(drawn[tail]), float(drawn[len(drawn) - 1 - tail])
 
 
 def onset_law(table: pd.DataFrame) -> Law | None:
@@ -159,7 +191,8 @@ class Collapse(NamedTuple):
     exponent: that of the best fall, with a 95 % interval by the jackknife over sizes and the error
     of the sampling; infinite ends for two sizes. Spreads are root mean square differences, in
     points, of the ratios of each size from the non-decreasing curve of the other sizes: at that
-    exponent, at 0 (steps) and at 1 (epochs); noise: what sampling alone makes.
+    exponent, at 0 (steps) and at 1 (epochs); noise: what sampling makes at the best exponent where
+    curves fall on one another perfectly. at_end: the exponent is the last of those tried.
     """
 
     exponent: float
@@ -169,6 +202,7 @@ class Collapse(NamedTuple):
     of_steps: float
     of_epochs: float
     noise: float
+    at_end: bool = False
 
 
 class Pooled(NamedTuple):
@@ -186,7 +220,27 @@ class Pooled(NamedTuple):
 
     def exponents(self) -> Vector:
         """Those of the best fall (D,)."""
-        return _lowest(np.stack([self.spread(a) for a in EXPONENTS]))
+        return _lowest(self.spreads())
+
+    def spreads(self) -> Vector:
+        """Those (A, D) at all exponents that are tried."""
+        return np.stack([self.spread(a) for a in EXPONENTS])
+
+    def flat(self) -> bool:
+        """Whether all ratios may be one, so that any exponent would do."""
+        hits = np.round(self.ratios[0] * self.samples)
+        table = np.stack([hits, self.samples - hits])
+        return not table.sum(axis=1).all() or chi2_contingency(table).pvalue > FLAT
+
+    def perfect(self, exponent: float) -> "Pooled":
+        """The same checkpoints, sampled anew from one curve over step / n^exponent."""
+        x = self.steps - exponent * self.sizes
+        expected = _interpolated(x, *_curve(x, self.ratios[:1], self.samples))[0]
+        rng = np.random.default_rng(derive(0, "collapse/perfect"))
+        counts = rng.binomial(
+            self.samples.astype(int), np.clip(expected, 0, 1), (FEWER_DRAWS, len(x))
+        )
+        return self._replace(ratios=counts / self.samples)
 
     def spread(self, exponent: float) -> Vector:
         """Differences (D,) of ratios from the curve of the other sizes, in points."""
@@ -200,7 +254,7 @@ class Pooled(NamedTuple):
 
 
 def collapse(runs: Sequence[Run]) -> Collapse | None:
-    """The collapse of some runs; None where all have one size.
+    """The collapse of some runs; None where all have one size, or the same ratio throughout.
 
     Each size is left out of the curve that it is compared with: a curve that it is part of would
     be the freer, the less its checkpoints coincide with others.
@@ -213,13 +267,15 @@ def collapse(runs: Sequence[Run]) -> Collapse | None:
         np.concatenate([run.samples for run in runs]),
         np.concatenate([run.ratios[: 1 + FEWER_DRAWS] for run in runs], axis=1),
     )
+    if pooled.flat():
+        return None
     found = pooled.exponents()
     best, reach = float(found[0]), _reach(pooled, found[1:])
     alone = pooled._replace(ratios=pooled.ratios[:1])
     spreads = [float(alone.spread(at)[0]) for at in (best, 0.0, 1.0)]
-    ratios = alone.ratios[0]
-    noise = 100 * np.sqrt((ratios * (1 - ratios) / pooled.samples).mean())
-    return Collapse(best, best - reach, best + reach, *spreads, float(noise))
+    noise = float(np.sqrt((pooled.perfect(best).spreads().min(axis=0) ** 2).mean()))
+    at_end = not EXPONENTS[0] < best < EXPONENTS[-1]
+    return Collapse(best, best - reach, best + reach, *spreads, noise, at_end)
 
 
 def _reach(pooled: Pooled, draws: Vector) -> float:
@@ -241,7 +297,10 @@ def _lowest(spreads: Vector) -> Vector:
     bend = before - 2 * middle + after
     share = np.where(bend > 0, (before - after) / (2 * np.where(bend > 0, bend, 1)), 0)
     step = EXPONENTS[1] - EXPONENTS[0]
-    return EXPONENTS[at] + step * np.clip(share, -1, 1)
+    inside = EXPONENTS[at] + step * np.clip(share, -1, 1)
+    lowest = spreads.argmin(axis=0)
+    ends = np.isin(lowest, [0, len(EXPONENTS) - 1])
+    return np.where(ends, EXPONENTS[lowest], inside)
 
 
 def _curve(x: Vector, ratios: Vector, samples: Vector) -> tuple[Vector, Vector]:
@@ -258,47 +317,6 @@ def _interpolated(x: Vector, known: Vector, curves: Vector) -> Vector:
     left = np.minimum(place.astype(int), max(len(known) - 2, 0))
     right = np.minimum(left + 1, len(known) - 1)
     return curves[:, left] + (place - left) * (curves[:, right] - curves[:, left])
-
-
-def window_table(runs: Sequence[Run], level: float = LEVELS[0]) -> pd.DataFrame:
-    """A row per run with a column `fid`: when to stop, after tau_gen and before tau_mem, in steps.
-
-    tau_gen: first step with an FID within 10 % of its minimum over the training, interpolated in
-    log step, at the earliest the first checkpoint; tau_mem: the onset of a ratio above `level`,
-    infinite where it never comes, 0 where it has come before the first checkpoint. UserError where
-    no run has FIDs.
-    """
-    rows = [_window(run, level) for run in runs if "fid" in run.rows]
-    found = pd.DataFrame([row for row in rows if row is not None])
-    if found.empty:
-        raise UserError("the memorization table has no column 'fid': measures: [quality] adds it")
-    return found
-
-
-def _window(run: Run, level: float) -> dict[str, Any] | None:
-    fid = run.rows["fid"].to_numpy(float)
-    known = np.isfinite(fid)
-    if not known.any():
-        return None
-    onset = _onset(run, level)
-    never = {"bracketed": onset["onset_step"], "above": np.inf, "below": 0.0}
-    return {
-        **{name: onset[name] for name in onset if "." in name or name in ("run", "evaluation")},
-        **{"tau_gen": first_good(run.steps[known], fid[known]), "level": level},
-        **{"tau_mem": never[onset["status"]]},
-        **{"first_step": run.steps[0], "last_step": run.steps[-1]},
-        "fid_lowest": float(fid[known].min()),
-    }
-
-
-def first_good(steps: Vector, fid: Vector) -> float:
-    """First step with a value within 10 % of the lowest, interpolated in log step."""
-    limit = NEAR_BEST * fid.min()
-    at = int(np.argmax(fid <= limit))
-    if at == 0:
-        return float(steps[0])
-    share = (fid[at - 1] - limit) / (fid[at - 1] - fid[at])
-    return float(steps[at - 1] * (steps[at] / steps[at - 1]) ** share)
 
 
 def laws(table: pd.DataFrame) -> Iterator[tuple[float, Law | None]]:

@@ -19,7 +19,7 @@ from emm.analyse.emm import EPSILON, crossings, decreasing_fit
 from emm.analyse.metrics import ONSETS
 from emm.analyse.metrics import metric as column
 from emm.analyse.names import SIZE
-from emm.analyse.onset import first_passing
+from emm.analyse.onset import drawn_shapes, first_passing
 from emm.analyse.places import (
     CAPACITY,
     OF_NETWORK,
@@ -191,7 +191,8 @@ class Measurements:
             return None
         ratios = np.stack([self.ratio(entry, row) for _, row in rows.iterrows()], axis=-1)
         times = rows[time].to_numpy(float)
-        found = first_passing(times, ratios, rows["n_samples"].to_numpy(float), level)
+        shape = drawn_shapes(entry.evaluation, DRAWS)
+        found = first_passing(times, ratios, rows["n_samples"].to_numpy(float), level, shape)
         low = np.where(found == np.inf, times[-1], np.where(found == -np.inf, 0, found))
         return Interval(low, np.where(found == -np.inf, times[0], found))
 

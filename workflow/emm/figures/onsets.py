@@ -9,18 +9,28 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from emm.analyse.fits import Law
 from emm.analyse.names import SIZE, setting_name, value_name
-from emm.analyse.onset import Run, onset_law, onset_table, runs_of, window_table
+from emm.analyse.onset import Run, onset_law, onset_table, runs_of
 from emm.analyse.series import grouped, in_order
+from emm.analyse.windows import window_table
 from emm.documents import Figure
-from emm.errors import UserError
 from emm.figures import style
 from emm.figures.capacity import ASIDE, draw_law, law_text
 from emm.figures.select import check_repetitions, drawn_rows, legend_label
 
 STEP = "onset_step"
-WINDOW, OPEN = "#0173b2", "#d55e00"  # colours of a window, and of one that is none
-BAR = 0.52  # height over the distance of bars
-MARKS = {0.1: "|", 0.5: "D"}  # onsets of higher ratios, beside the window
+WINDOW = "#0173b2"
+POINTS = {  # ends of a window
+    "tau_gen": {"marker": "o", "color": WINDOW, "markersize": 4},
+    "tau_mem": {"marker": "D", "color": "#d55e00", "markersize": 3.5},
+}
+NEVER = {"marker": "x", "color": WINDOW, "markersize": 4, "markeredgewidth": 1, "linestyle": ""}
+WINDOW_COLUMNS = (
+    *(SIZE, "data.seed", "train.seed", "tau_gen", "tau_gen_low", "tau_gen_high"),
+    *("tau_mem", "tau_mem_low", "tau_mem_high", "level", "window", "last_step"),
+    *("fid_lowest", "fid_falls", "limit", "limit_falls", "fid_best", "size_best", "step_best"),
+)
+BAR = 0.62  # height over the distance of bars
+AFTER = 1.25  # factor that the axis reaches beyond the checkpoints
 
 
 def onsets(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
@@ -92,56 +102,66 @@ def _axes(axes: Axes, sizes: list[float]) -> None:
 
 
 def windows(figure: Figure, memorization: pd.DataFrame) -> tuple[Picture, pd.DataFrame]:
-    """The picture of when to stop trainings, a bar per size from tau_gen to tau_mem, and a table.
+    """The picture of when to stop trainings, a row per run between those of its size, and a table.
 
-    Marks: onsets of higher ratios. An open bar goes from tau_mem to tau_gen where memorization
-    comes before samples are good. UserError without FIDs, or with two runs of a size.
+    Two points with 95 % intervals: tau_gen, from which on samples are good, and tau_mem, the first
+    copies; a bar joins them where samples are good first. A cross: never good. UserError without
+    FIDs, or where runs of a size differ in more than seeds.
     """
-    runs = _runs(figure, memorization, [])
-    table = window_table(runs).sort_values(SIZE, kind="stable", ignore_index=True)
-    if table[SIZE].duplicated().any():
-        raise UserError("plot: windows shows one run of each size; filter the others in where")
-    marks = onset_table(runs, tuple(MARKS))
+    table = window_table(_runs(figure, memorization, []))
+    table = table.sort_values(SIZE, kind="stable", ignore_index=True)
     picture, axes = style.panel()
-    for place, row in table.iterrows():
-        _bar(axes, place, row)
-        for _, mark in marks[marks["evaluation"] == row["evaluation"]].iterrows():
-            look = {"marker": MARKS[mark["level"]], "color": "black", "markersize": 4}
-            axes.plot(mark["onset_step"], place, **look, markeredgewidth=0.9, zorder=4)
-    _window_axes(axes, table)
-    _window_legend(picture, axes, float(table["level"].iloc[0]))
-    names = [SIZE, "tau_gen", "tau_mem", "level", "last_step", "fid_lowest"]
-    return picture, table[names]
+    sizes = sorted(set(table[SIZE]))
+    for place, size in enumerate(sizes):
+        members = table[table[SIZE] == size]
+        lane = 1 / (len(members) + (len(members) > 1))
+        for rank, (_, row) in enumerate(members.iterrows()):
+            _window(axes, place + lane * (rank - (len(members) - 1) / 2), lane, row)
+    _window_axes(axes, table, sizes)
+    _window_legend(picture, axes, table.iloc[0])
+    return picture, table[[name for name in WINDOW_COLUMNS if name in table]]
 
 
-def _bar(axes: Axes, place: int, row: pd.Series) -> None:
-    """Filled from tau_gen to tau_mem, or open between them the other way round."""
-    start, end = row["tau_gen"], min(row["tau_mem"], row["last_step"])
-    look = {"height": BAR, "linewidth": 0.9, "zorder": 3}
-    if end >= start:
-        axes.barh(place, end - start, left=start, color=WINDOW, **look)
-        if row["tau_mem"] > row["last_step"]:
-            axes.plot(end, place, marker=">", color=WINDOW, markersize=5)
-        return
-    left = max(end, row["first_step"])
-    axes.barh(place, start - left, left=left, facecolor="none", edgecolor=OPEN, **look)
+def _window(axes: Axes, place: float, lane: float, row: pd.Series) -> None:
+    """Points of a run at a height, and the bar between them where the window is open."""
+    first, last, head = row["first_step"], row["last_step"], AFTER * row["last_step"]
+    start, end = (np.clip(row[name], first, last) for name in ("tau_gen", "tau_mem"))
+    if row["tau_gen"] < row["tau_mem"]:
+        look = {"color": WINDOW, "alpha": 0.3, "linewidth": 0}
+        axes.barh(place, end - start, left=start, height=BAR * lane, **look)
+    for (name, look), aside in zip(POINTS.items(), (0.12, -0.12), strict=True):
+        height = place + aside * lane
+        ends = np.clip([row[f"{name}_low"], row[f"{name}_high"]], first, head)
+        if name == "tau_gen" and np.isinf(row[name]):
+            axes.plot(last, height, **NEVER)
+            continue
+        if ends[0] < head:
+            axes.plot(ends, [height, height], color=look["color"], linewidth=0.9, zorder=3)
+        if 0 < row[name] <= last:
+            axes.plot(row[name], height, **look, zorder=4)
+        elif row[name] > last:
+            axes.plot(last, height, **{**look, "marker": ">"}, zorder=4)
+        else:
+            axes.plot(first, height, **{**look, "marker": "<"}, zorder=4)
 
 
-def _window_axes(axes: Axes, table: pd.DataFrame) -> None:
+def _window_axes(axes: Axes, table: pd.DataFrame, sizes: list[float]) -> None:
     axes.set_xscale("log", base=2)
+    axes.set_xlim(table["first_step"].min() / AFTER, AFTER * table["last_step"].max())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: value_name("step", at)))
-    axes.set_yticks(range(len(table)), [value_name(SIZE, size) for size in table[SIZE]])
+    axes.set_yticks(range(len(sizes)), [value_name(SIZE, size) for size in sizes])
+    axes.set_ylim(-0.6, len(sizes) - 0.4)
     axes.set(xlabel=setting_name("step"), ylabel=setting_name(SIZE))
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _window_legend(picture: Picture, axes: Axes, level: float) -> None:
-    full = Patch(color=WINDOW)
-    empty = Patch(facecolor="none", edgecolor=OPEN, linewidth=0.9)
-    words = {full: f"FID near its best, ratio up to {level:.0%}".replace("%", " %")}
-    words |= {empty: "memorization first"}
-    for mark, marker in MARKS.items():
-        look = {"marker": marker, "color": "black", "linestyle": "", "markeredgewidth": 0.9}
-        words[axes.plot([], [], **look)[0]] = f"ratio {mark:.0%}".replace("%", " %")
+def _window_legend(picture: Picture, axes: Axes, row: pd.Series) -> None:
+    names = (f"FID at most {row['limit']:.3g}", f"ratio above {100 * row['level']:g} %")
+    words = {
+        axes.plot([], [], linestyle="", **look)[0]: name
+        for look, name in zip(POINTS.values(), names, strict=True)
+    }
+    words[Patch(color=WINDOW, alpha=0.3, linewidth=0)] = "good, and hardly a copy"
+    words[axes.plot([], [], **NEVER)[0]] = "never good"
     style.legend_above(picture, list(words), list(words.values()))

@@ -18,9 +18,9 @@ from emm.analyse.onset import (
     laws,
     onset_table,
     runs_of,
-    window_table,
 )
 from emm.analyse.series import effective, series_of, telling
+from emm.analyse.windows import window_table
 from emm.figures.capacity import law_text
 
 KEPT = ("level", "status", "bound", "onset_step", "onset_step_low", "onset_step_high")
@@ -80,8 +80,8 @@ def _facts(runs: Sequence[Run]) -> dict[str, Any]:
 def _windows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     if not any("fid" in run.rows and run.rows["fid"].notna().any() for run in runs):
         return []
-    names = [SIZE, "tau_gen", "tau_mem", "level", "fid_lowest"]
-    return window_table(runs)[names].to_dict("records")
+    found = window_table(runs)
+    return found[[SIZE, *(name for name in found if "." not in name)]].to_dict("records")
 
 
 def print_onsets(facts: Sequence[dict[str, Any]], console: Console) -> None:
@@ -92,6 +92,8 @@ def print_onsets(facts: Sequence[dict[str, Any]], console: Console) -> None:
             console.print(f"onset of {_percent(law['level'])} over the size: {law['text']}")
         if one["collapse"] is not None:
             console.print(_fallen(Collapse(**one["collapse"])))
+        if one["windows"]:
+            console.print(_good(one["windows"][0]))
         for window in one["windows"]:
             console.print(_window(window))
 
@@ -124,11 +126,12 @@ def _share(row: pd.Series, name: str) -> str:
 
 
 def _fallen(found: Collapse) -> str:
+    edge = ", the last that is tried" if found.at_end else ""
     return (
         f"curves of all sizes fall best on one another over step / n^a with a = "
-        f"{found.exponent:.2f} ({_ends(found)}): they differ by "
+        f"{found.exponent:.2f}{edge} ({_ends(found)}): they differ by "
         f"{found.spread:.1f} points, over steps by {found.of_steps:.1f}, over epochs by "
-        f"{found.of_epochs:.1f} (sampling alone: {found.noise:.1f})"
+        f"{found.of_epochs:.1f} (one curve, sampled alike: {found.noise:.1f})"
     )
 
 
@@ -137,13 +140,42 @@ def _ends(found: Collapse) -> str:
     return f"{found.low:.2f} to {found.high:.2f}" if known else "interval open"
 
 
+def _good(row: dict[str, Any]) -> str:
+    """What counts as good, for all sizes."""
+    found = (
+        f"good: an FID of at most {row['limit']:.3g}, for the lowest is {row['fid_best']:.3g} "
+        f"({row['size_best']:,.0f} images, step {row['step_best']:,.0f})"
+    )
+    late = "; it still falls at the end, so that good steps are at the least those that follow"
+    return found + (late if row["limit_falls"] else "")
+
+
 def _window(row: dict[str, Any]) -> str:
-    """When to stop a training."""
+    """When samples of a training are good, when copies come, and when to stop."""
     size, start, end = (row[name] for name in (SIZE, "tau_gen", "tau_mem"))
-    if start > end:
-        return f"{size:,.0f} images: no step is good and below {_percent(row['level'])} memorized"
+    copied = f"{_percent(row['level'])} memorized {_from(row, 'tau_mem')}"
+    if np.isinf(start):
+        lowest = f"its lowest FID is {row['fid_lowest']:.3g}"
+        return f"{size:,.0f} images: never good ({lowest}), {copied}"
+    good = f"{size:,.0f} images: good {_from(row, 'tau_gen')}, {copied}"
     last = "the end" if np.isinf(end) else f"{end:,.0f}"
-    return f"{size:,.0f} images: stop between step {start:,.0f} and {last}"
+    advice = f"stop between {start:,.0f} and {last}" if start < end else "copies come first"
+    return f"{good}: {advice} (good first in {_percent(round(row['window'], 2))} of draws)"
+
+
+def _from(row: dict[str, Any], name: str) -> str:
+    """The step from which on something holds, with its interval."""
+    ends = [row[f"{name}_{end}"] for end in ("low", "high")]
+    low, high = (_step(row, end) for end in ends)
+    if np.isinf(row[name]):
+        return f"never ({low} or later)" if np.isfinite(ends[0]) else "never"
+    return f"from step {_step(row, row[name])} ({low} to {high})"
+
+
+def _step(row: dict[str, Any], step: float) -> str:
+    if np.isinf(step):
+        return "never"
+    return f"{step:,.0f}" if step > 0 else f"{row['first_step']:,.0f} or earlier"
 
 
 def _percent(level: float) -> str:

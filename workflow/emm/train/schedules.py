@@ -89,11 +89,13 @@ def snapshot_steps(snapshots: str | int, epochs: float, size: int, batch_size: i
     """Steps whose EMA weights are evaluated, ascending; the last is the end of the training.
 
     "published": every 50 * ceil(50000 / batch) * batch images (2,508,800 at batch 512); "log": the
-    end and before it sqrt(2) fold fewer each time; a number: so many, evenly spaced.
+    end and before it sqrt(2) fold fewer each time, 12 in all; "log18": 18; a number: so many,
+    evenly spaced.
     """
     last = total_steps(epochs, size, batch_size)
-    if snapshots == "log":
-        return sorted({math.ceil(last * 2.0 ** -(index / 2)) for index in range(LOG_SNAPSHOTS)})
+    if str(snapshots).startswith("log"):
+        count = int(str(snapshots)[3:] or LOG_SNAPSHOTS)
+        return sorted({math.ceil(last * 2.0 ** -(index / 2)) for index in range(count)})
     if snapshots == "published":
         every = 50 * math.ceil(SNAPSHOT_IMAGES / batch_size)
         return sorted({*range(every, last + 1, every), last})
