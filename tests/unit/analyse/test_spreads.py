@@ -93,8 +93,8 @@ def test_relative_spreads_of_what_is_no_share(found):
 
 def test_a_verdict_on_single_networks_says_so(found):
     """Where nothing is known of other seeds, and none was run."""
-    about = {"kind": "threshold", "metric": "density", "op": ">", "value": 0.5}
-    interval = {"density": 0.8, "density_low": 0.7, "density_high": 0.9}
+    about = {"kind": "threshold", "metric": "fid_gap", "op": ">", "value": 0.5}
+    interval = {"fid_gap": 0.8, "fid_gap_low": 0.7, "fid_gap_high": 0.9}
     single = verdict(found, about | {"where": {"data.size": 2000}}, interval)
     assert single.verdict == "supported"
     assert single.note.endswith(ONE_NETWORK)
@@ -106,9 +106,9 @@ def test_a_verdict_on_single_networks_says_so(found):
 
 def test_repeated_seeds_tell_how_far_they_differ(found):
     seeds = tuple(Entry(row) for row in found.rows if row.settings["data.size"] == 1000)
-    columns = {"density": [0.6, 0.8, 1.0, 0.0], "density_low": [0.59, 0.79, 0.99, 0.0]}
-    columns |= {"density_high": [0.61, 0.81, 1.01, 0.0]}
-    draws = Measurements(table(found, **columns), QUICK).item("density", seeds).low
+    columns = {"fid_gap": [0.6, 0.8, 1.0, 0.0], "fid_gap_low": [0.59, 0.79, 0.99, 0.0]}
+    columns |= {"fid_gap_high": [0.61, 0.81, 1.01, 0.0]}
+    draws = Measurements(table(found, **columns), QUICK).item("fid_gap", seeds).low
     assert draws[0] == pytest.approx(0.8)
     low, high = np.percentile(draws[1:], [2.5, 97.5])
     assert high - low == pytest.approx(2 * 4.303 * 0.2 / 3**0.5, rel=0.15)  # Student's t, 2
