@@ -19,7 +19,8 @@ from emm import catalog, cli
 from emm.analyse.parquet import read_table
 from emm.score import nearest
 from emm.score.stage import read_scores
-from emm.spec import DEFAULTS, Recipe, differing, option
+from emm.spec import DEFAULTS, Recipe, differing
+from emm.texts import option
 
 EXPERIMENT = """
 title: Three trainings of seconds

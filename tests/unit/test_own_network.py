@@ -13,7 +13,8 @@ import yaml
 
 from emm import catalog, cli
 from emm.nets import UNet
-from emm.spec import Recipe, differing, option
+from emm.spec import Recipe, differing
+from emm.texts import option
 
 PAGE = Path(__file__).parents[2] / "docs" / "your-own-network.md"
 NETWORK = {"model.channels": 8, "model.channel_mult": [1, 2], "model.num_blocks": 1}

@@ -20,11 +20,11 @@ from emm.spec import (
     digest,
     flatten,
     nested,
-    option,
     parse,
     parse_recipe,
     suggestion,
 )
+from emm.texts import option
 
 BASIC_RUN = {
     "data.dataset": "cifar10",

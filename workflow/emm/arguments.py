@@ -13,7 +13,8 @@ from emm.yamlfile import load_yaml
 
 def settings_from(pairs: list[str]) -> dict[str, Any]:
     """All settings, with KEY=VALUE pairs over their defaults; values are JSON or plain words."""
-    from emm.spec import flatten, from_text, parse_recipe
+    from emm.spec import flatten, parse_recipe
+    from emm.texts import from_text
 
     changed = {}
     for pair in pairs:
@@ -42,7 +43,8 @@ def _json(text: str) -> Any:
 
 def record_from(text: str) -> tuple[float, str | int]:
     """Epochs and snapshots of `--record 40000:published`; UserError for any other form."""
-    from emm.spec import from_text, parse_recipe
+    from emm.spec import parse_recipe
+    from emm.texts import from_text
 
     epochs, colon, snapshots = text.partition(":")
     if not colon:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from emm.measure import FEATURES, MEASURES
-from emm.spec import Settings, from_text
+from emm.spec import Settings
+from emm.texts import from_text
 
 Words = Annotated[
     tuple[str, ...],

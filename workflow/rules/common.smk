@@ -16,7 +16,8 @@ from emm.errors import ending_in_a_line
 from emm.expansion import published_files
 from emm.measure import MEASURES
 from emm.plan.jobs import SMALL, Requests
-from emm.spec import RECIPE_VERSION, option
+from emm.spec import RECIPE_VERSION
+from emm.texts import option
 
 use_checkout()
 with ending_in_a_line():

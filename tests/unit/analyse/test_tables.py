@@ -167,13 +167,13 @@ def test_damaged_tables_are_told(tmp_path):
 
 def test_summary_tells_ratios_and_emm(table3):
     stream = io.StringIO()
-    print_summary(table3, emm_table(table3), Console(file=stream, width=80, no_color=True))
+    print_summary(table3, emm_table(table3), Console(file=stream, width=100, no_color=True))
     text = stream.getvalue()
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "unconditional 1,000 92.1 % 91.5 to 92.6" in lines
-    assert any(line.startswith("EMM (90 %) 1,048 1,0") for line in lines)
+    assert any(line.startswith("EMM (90 %) 1,048 between 1,000 and 2,000 1,0") for line in lines)
     assert "EMM (90 %) ≥ 5,000" in lines
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_fewest_settings_tell_series(table3):

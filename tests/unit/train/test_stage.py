@@ -20,7 +20,8 @@ from emm.data.stage import write_subset
 from emm.errors import Interrupted, UserError
 from emm.ids import run_id
 from emm.owner import exclusive
-from emm.spec import RECIPE_VERSION, Recipe, flatten, nested, option
+from emm.spec import RECIPE_VERSION, Recipe, flatten, nested
+from emm.texts import option
 from emm.train import METRICS, checkpoint
 from emm.train.stage import read_run, train_run
 

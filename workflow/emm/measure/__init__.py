@@ -1,7 +1,6 @@
 """Measures: what else is measured of an evaluation's checkpoints or samples, beside its scores."""
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 AFTER = {  # by measure: the stage whose output it takes
@@ -20,7 +19,6 @@ EPOCHS = 40  # of the classifier whose features are compared
 GROUPS = 20  # of images, each left out once for an interval
 SPLITS = 40  # of images into halves, for an interval of measures of neighbours
 HELD_OUT = 10_000  # images at most that calibrate criteria of copies
-Z95 = NormalDist().inv_cdf(0.975)  # standard errors of a normal 95 % interval
 PERCENTS = tuple(range(10, 100, 10))  # thresholds of d1/d2 at which criteria count copies
 NEAREST = 50  # training images of a relative distance (Carlini et al. 2023, Section 5.1)
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emm.measure import SPLITS, Z95
+from emm.analyse.draws import Z95
+from emm.measure import SPLITS
 from emm.measure.frechet import Estimate
 from emm.score.criteria import wilson_interval
 from emm.seeds import derive

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emm.measure import GROUPS, Z95
+from emm.analyse.draws import Z95
+from emm.measure import GROUPS
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.special import ive
 
-from emm.measure import Z95
+from emm.analyse.draws import Z95
 
 
 def of_hits(counts: np.ndarray) -> dict[str, float]:

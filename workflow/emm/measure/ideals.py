@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emm.analyse.draws import Z95
 from emm.diffusion.discrete import DiscreteDenoiser
 from emm.diffusion.samplers import DenoiserFunction
-from emm.measure import LEVELS, PROBE_BATCH, Z95
+from emm.measure import LEVELS, PROBE_BATCH
 from emm.measure.exact import Ideal
 
 SIGMAS = tuple(np.geomspace(0.03, 30, LEVELS).tolist())  # in image units [-1, 1]

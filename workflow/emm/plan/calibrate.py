@@ -36,7 +36,8 @@ from emm.plan.cost import (
 )
 from emm.plan.gpus import Gpu, find_gpu
 from emm.plan.jobs import all_jobs
-from emm.spec import DEFAULTS, option, parse_recipe
+from emm.spec import DEFAULTS, parse_recipe
+from emm.texts import option
 from emm.train.progress import Progress
 
 if TYPE_CHECKING:
