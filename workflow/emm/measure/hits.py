@@ -13,15 +13,15 @@ def of_hits(counts: np.ndarray) -> dict[str, float]:
 
     Gini coefficient and its value if copies fell evenly; `chao1_unseen`, how many images at least
     would be copied besides those that were (Chao 1987), `chao1_total` with both and a 95 %
-    interval, and `chao1_share`, the same as a share of M, at most 1. All NaN without copies.
+    interval, at most M, and `chao1_share`, the same as a share of M. All NaN without copies.
     """
     names = ("chao1_total", "chao1_total_low", "chao1_total_high")
     if not counts.any():
         gone = ("hit_gini", "hit_gini_even", "chao1_unseen", *names)
         return dict.fromkeys([*gone, *(name.replace("total", "share") for name in names)], np.nan)
-    total, low, high = chao1(counts)
+    total, low, high = (min(value, float(len(counts))) for value in chao1(counts))
     shares = {
-        name.replace("total", "share"): min(value / len(counts), 1.0)
+        name.replace("total", "share"): value / len(counts)
         for name, value in zip(names, (total, low, high), strict=True)
     }
     return {

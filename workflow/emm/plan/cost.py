@@ -21,7 +21,8 @@ BASIC_LAYERS = 140  # of the basic network, that of DEFAULTS
 SELECTION = 500  # products that keeping the nearest of many costs per pair, as on a CPU
 DISTANCES = 5e12  # operations per second of exact distances, whatever the precision of networks
 CLASSIFIER = 38e3  # operations per pixel of a forward pass of the classifier of features
-FEATURE_PASS, FEATURE_SIZE = 12e9, 2048  # those of Inception, the costliest
+GIVEN = {"inception": (12e9, 2048), "dinov2": (160e9, 1024)}  # operations of a pass, features
+CLASSIFIER_SIZE = 64  # features of the classifier
 
 
 class Network(NamedTuple):
@@ -166,17 +167,21 @@ def features_seconds(run: Run, gpu: Gpu) -> float:
     return 3 * EPOCHS * images * CLASSIFIER * resolution**2 / gpu.rate("fp32")
 
 
-def quality_seconds(evaluation: Evaluation, gpu: Gpu) -> float:
+def quality_seconds(evaluation: Evaluation, gpu: Gpu, features: str) -> float:
     """Seconds of comparing all samples with held-out images, without the start of the job.
 
-    As with features of Inception: these, five matrices of pairs, of which three are compared in
+    The features (config.yaml's), five matrices of pairs, of which three are compared in
     each of the halves, and the roots of covariances without each group of either side, for two
     references; a root counts as ten products.
     """
     count, checkpoints = evaluation.settings["eval.num_samples"], len(evaluation.steps)
-    passes = (checkpoints + 2) * count * FEATURE_PASS
-    pairs = checkpoints * (5 * 2.0 * FEATURE_SIZE + 3 * SPLITS * SELECTION) * count**2
-    roots = checkpoints * 3 * GROUPS * 10 * 2.0 * FEATURE_SIZE**3
+    resolution, _ = _shape(evaluation.settings)
+    own = {"pixels": (0.0, components(evaluation.settings))}
+    own["classifier"] = (CLASSIFIER * resolution**2, CLASSIFIER_SIZE)
+    operations, size = (GIVEN | own)[features]
+    passes = (checkpoints + 2) * count * operations
+    pairs = checkpoints * (5 * 2.0 * size + 3 * SPLITS * SELECTION) * count**2
+    roots = checkpoints * 3 * GROUPS * 10 * 2.0 * size**3
     return (passes + 2 * (pairs + roots)) / gpu.rate("fp32")
 
 

@@ -6,6 +6,7 @@ The rules of the workflow ask here for their resources, so that a plan shows wha
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from emm.catalog import Catalog
@@ -43,7 +44,6 @@ SECONDS = {
     "score": scoring_seconds,
     "ideals": ideals_seconds,
     "features": features_seconds,
-    "quality": quality_seconds,
     "criteria": criteria_seconds,
     "twins": twins_seconds,
 }
@@ -114,6 +114,7 @@ class Requests:
     def __init__(self, config: Config) -> None:
         self.plan, self.threads = config.plan, config.threads
         self.gpu = find_gpu(config.plan.gpu)
+        self.seconds = SECONDS | {"quality": partial(quality_seconds, features=config.features)}
         self._known: dict[tuple[str, str], Job] = {}
 
     def job(self, rule: str, run: Run, evaluation: Evaluation | None = None) -> Job:
@@ -128,7 +129,7 @@ class Requests:
 
         Sampling leaves time for the scoring that follows in the same one.
         """
-        work = SECONDS[rule](evaluation or run, self.gpu)
+        work = self.seconds[rule](evaluation or run, self.gpu)
         needs_gpu = run.takes_gpu and (rule != "train" or run.is_trained) and self.gpu.gpu
         gpus = self._gpus(work) if needs_gpu and rule == "train" and not is_large(run) else 1
         work /= SHARED * gpus if gpus > 1 else 1
