@@ -172,3 +172,12 @@ def test_the_picture_shows_every_comparison_with_its_bounds(known, tmp_path):
 def test_without_comparisons_the_picture_says_so(tmp_path):
     draw_effects([], tmp_path / "advice")
     assert pd.read_csv(tmp_path / "advice.csv").empty
+
+
+@pytest.mark.parametrize("command", ["advice", "onset"])
+def test_a_table_of_something_else_is_refused(found, folder, command):
+    write_table(folder / "scores.parquet", pd.DataFrame({"evaluation": ["a"], "step": [1]}))
+    config = json.dumps(found.config.model_dump(mode="json"))
+    words = [command, "--config", config, "--memorization", str(folder / "scores.parquet")]
+    with pytest.raises(UserError, match="no column 'n_memorized'; give tables/memorization"):
+        CliRunner().invoke(app, words, catch_exceptions=False)

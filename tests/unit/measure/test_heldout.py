@@ -8,7 +8,7 @@ import pytest
 from emm.data.sources import Source, load_source
 from emm.data.stage import build_subset
 from emm.errors import UserError
-from emm.measure.heldout import drawn_from, held_out
+from emm.measure.heldout import drawn_from, held_out, require_new
 from emm.spec import DEFAULTS
 
 
@@ -141,3 +141,12 @@ def test_classes_of_a_pool_are_numbered_even_if_none_was_drawn():
     subset = build_subset(source, size=5, selection="random", label_kind="true")
     _, classes = held_out(source, subset, 400, pool=np.arange(len(source)))
     assert set(classes.tolist()) == set(range(10))
+
+
+def test_training_images_are_not_held_out():
+    rng = np.random.default_rng(0)
+    training = rng.integers(0, 256, (5, 4, 4, 1), np.uint8)
+    new = rng.integers(0, 256, (3, 4, 4, 1), np.uint8)
+    require_new(new, training)
+    with pytest.raises(UserError, match="2 of 5 held-out images are training images: leave them"):
+        require_new(np.concatenate([new, training[:2]]), training)

@@ -1,5 +1,6 @@
 """The closing summary of a workflow in the terminal: ratios and EMM of every series."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,17 @@ def experiment_tables(catalog: Catalog, name: str) -> pd.DataFrame:
             f"profiles/local --config experiments={','.join(names)}"
         )
     return rows
+
+
+def memorization_table(catalog: Catalog, path: Path | None) -> pd.DataFrame:
+    """A memorization table in a file, or that of what is selected; UserError for another table."""
+    if path is None:
+        return experiment_tables(catalog, "memorization")
+    table = read_table(path)
+    missing = [name for name in ("evaluation", "step", "n_memorized") if name not in table]
+    if missing:
+        raise UserError(f"{path}: no column {missing[0]!r}; give tables/memorization.parquet")
+    return table
 
 
 def _concerns(rows: pd.DataFrame, names: list[str]) -> bool:

@@ -93,19 +93,14 @@ def advice(
 ) -> None:
     """Say where the EMM lies by the results at hand, and what moves it, with intervals."""
     from emm.analyse.advice import distinct_effects, families
-    from emm.analyse.parquet import read_table
     from emm.analyse.simulate import Measurements
-    from emm.analyse.summary import experiment_tables
+    from emm.analyse.summary import memorization_table
     from emm.files import write_text
     from emm.report.advice import advice_page
 
     catalog, chosen = config_from(config, scale, experiments), settings_from(set)
     named = {pair.partition("=")[0] for pair in set}
-    rows = (
-        experiment_tables(catalog, "memorization")
-        if memorization is None
-        else read_table(memorization)
-    )
+    rows = memorization_table(catalog, memorization)
     found = families(catalog, Measurements(rows, catalog.scale.run_sd))
     page = advice_page(catalog, found, size, {key: chosen[key] for key in sorted(named)})
     if picture is not None:
@@ -129,17 +124,12 @@ def onset(
     as_json: AsJson = False,
 ) -> None:
     """Say when in training memorization sets in, and how that grows with the training set."""
-    from emm.analyse.parquet import read_table
-    from emm.analyse.summary import experiment_tables
+    from emm.analyse.summary import memorization_table
     from emm.listing import console
     from emm.report.onset import onset_facts, print_onsets, without_infinities
 
     catalog = config_from(config, scale, experiments)
-    rows = (
-        experiment_tables(catalog, "memorization")
-        if memorization is None
-        else read_table(memorization)
-    )
+    rows = memorization_table(catalog, memorization)
     facts = onset_facts(rows)
     if as_json:
         print(json.dumps(without_infinities(facts), indent=1))

@@ -64,6 +64,15 @@ def held_out(
     return images[new], classes[rows[new]]
 
 
+def require_new(images: np.ndarray, training: np.ndarray) -> None:
+    """UserError where images uint8 (N, ...) that should be new are training images (M, ...)."""
+    known = int(_among(images, training).sum())
+    if known:
+        raise UserError(
+            f"{known:,} of {len(images):,} held-out images are training images: leave them out"
+        )
+
+
 def _in_shares(free: np.ndarray, classes: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
     """The first rows of each class that make up the shares that are wanted, in their order."""
     chosen = np.zeros(len(free), bool)

@@ -22,7 +22,7 @@ from emm.errors import UserError
 from emm.measure.features import Features, load_features
 from emm.measure.fidelity import NEIGHBOURS, balls, kid
 from emm.measure.frechet import Estimate, fid
-from emm.measure.heldout import drawn_from, held_out
+from emm.measure.heldout import drawn_from, held_out, require_new
 from emm.seeds import derive
 from emm.train.device import choose_device
 
@@ -158,6 +158,8 @@ def compare_images(
     for other in filter(lambda images: images is not None, (real, training)):
         if other.shape[1:] != samples.shape[1:]:
             raise UserError(f"samples of shape {samples.shape[1:]}, others of {other.shape[1:]}")
+    if training is not None:
+        require_new(real, training)
     count = min(len(samples), len(real))
     if count < LEAST:
         raise UserError(f"{len(samples)} samples, {len(real)} others; it takes {LEAST} of each")

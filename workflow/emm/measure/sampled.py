@@ -13,7 +13,7 @@ from emm.diffusion.samples import read_samples
 from emm.errors import UserError
 from emm.measure import HELD_OUT
 from emm.measure.criteria import compare, make_reference
-from emm.measure.heldout import NothingHeldOutError, drawn_from, held_out
+from emm.measure.heldout import NothingHeldOutError, drawn_from, held_out, require_new
 from emm.score.nearest import array_module
 from emm.score.runs import reference as rows_compared
 from emm.score.stage import load_images, same_channels
@@ -72,4 +72,5 @@ def _alike(path: Path, known: np.ndarray) -> np.ndarray:
     if images.shape[1:] != known.shape[1:]:
         shapes = ("x".join(map(str, part.shape[1:])) for part in (images, known))
         raise UserError("{}: held-out images are {}, training images {}".format(path, *shapes))
+    require_new(images, known)
     return images
