@@ -545,11 +545,11 @@ def train(project: Project, *words: object) -> list[object]:
         (["--record=NaN:1"], "--record NaN:1: train.epochs: input should be a finite number"),
         (
             ["--record=3:0"],
-            "--record 3:0: eval.snapshots: input should be 'published', 'log' or an int",
+            "--record 3:0: eval.snapshots: input should be 'published', 'log' ('log18'",
         ),
         (
             ["--record=3:best"],
-            "--record 3:best: eval.snapshots: input should be 'published', 'log' or",
+            "--record 3:best: eval.snapshots: input should be 'published', 'log' (",
         ),
         (["--ema=1"], "--ema: train.ema: input should be less than 1, not 1.0"),
         (["--set=train.lrr=1"], "--set: unknown setting 'train.lrr'; did you mean 'train.lr'?"),
