@@ -1,5 +1,6 @@
 """Tables from memorization tables, their files, and the closing summary."""
 
+import contextlib
 import io
 import math
 
@@ -196,3 +197,14 @@ def test_names():
     assert ordered("model.num_blocks", [12, 2, None, 4]) == [2, 4, 12, None]
     assert [rounded(v) for v in (9.312, 47.0, 1047.6)] == ["9.31", "47.0", "1,048"]
     assert metric("d1_q05").label == "KNN distance, 5 % quantile (grey levels)"
+
+
+def test_a_damaged_type_is_told(tmp_path):
+    """A word that comes back as bytes, or nothing as a number, would compare as another setting."""
+    path, frame = tmp_path / "table.parquet", pd.DataFrame({"kind": ["none"], "base": [None]})
+    write_table(path, frame)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        with contextlib.suppress(UserError):
+            assert read_table(path).to_dict("records") == [{"kind": "none", "base": None}], position

@@ -13,7 +13,9 @@ from emm.files import atomic_path, checked
 if TYPE_CHECKING:
     import pandas as pd
 
-SHAPE_KEY = b"emm.shape"  # Parquet has no checksum of its footer: names and row count live there
+SHAPE_KEY = (
+    b"emm.columns"  # Parquet has no checksum of its footer: names, types, row count live there
+)
 
 
 def write_table(path: Path | str, frame: "pd.DataFrame") -> None:
@@ -42,10 +44,11 @@ def _read(path: Path, convert: Callable[[pa.Table], Any]) -> Any:
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
     if (table.schema.metadata or {}).get(SHAPE_KEY, _shape(table)) != _shape(table):
-        raise ValueError("column names or row count differ from those written")
+        raise ValueError("names or types of columns, or their length, differ from those written")
     return content
 
 
 def _shape(table: pa.Table) -> bytes:
-    names = zlib.crc32("\n".join(table.column_names).encode())
-    return b"%d rows, names %08x" % (table.num_rows, names)
+    columns = "\n".join(f"{field.name}: {field.type}" for field in table.schema)
+    known = zlib.crc32(columns.replace("<element:", "<item:").encode())  # Parquet's name of it
+    return b"%d rows, columns %08x" % (table.num_rows, known)
