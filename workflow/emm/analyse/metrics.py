@@ -89,6 +89,7 @@ METRICS = {
     "e_clean": Metric("Denoising error, held-out images", best="low", decimals=4),
     "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
     "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
+    "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
     "twin_similarity": Metric("Similarity of twins", decimals=3),
     "twin_similarity_unpaired": Metric("Similarity, different noise", decimals=3),
     "twin_similarity_nearest": Metric("Similarity to training images", decimals=3),
@@ -97,7 +98,6 @@ METRICS = {
     "twin_closer": Metric("Twins nearer than the data", "%", 100.0, (0, 100)),
     "twin_reproduced": Metric("Twins of similarity above 0.6", "%", 100.0, (0, 100)),
     "n_shared": Metric("Training images equal to one of the twin's", "images", decimals=0),
-    "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
     "fid": Metric("FID to held-out images"),
     "fid_training": Metric("FID to the training set", best="low"),
     "fid_gap": Metric("FID to held-out images beyond that to the training set"),
@@ -166,6 +166,7 @@ OTHERS |= {
     name: Metric(f"Onset of memorization ({level:.0%})".replace("%", " %"), f"{time}s", best="low")
     for name, (time, level) in ONSETS.items()
 }
+KNOWN = METRICS | CAPACITIES | OTHERS
 
 
 def is_metric(column: str) -> bool:
@@ -175,9 +176,8 @@ def is_metric(column: str) -> bool:
 
 def metric(column: str) -> Metric:
     """How a column is drawn; quantile columns (d1_q05, ratio_q50) get their name from it."""
-    known = METRICS | CAPACITIES | OTHERS
-    if column in known:
-        return known[column]
+    if column in KNOWN:
+        return KNOWN[column]
     if found := re.fullmatch(r"(d1|ratio)_q(\d+)", column):
         kind, percent = found[1], int(found[2])
         if kind == "d1":

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 from scipy.stats import chi2_contingency, t
 
-from emm.analyse.draws import central
+from emm.analyse.draws import DRAWS, central
 from emm.analyse.emm import decreasing_fit
 from emm.analyse.fits import Law, points_from_draws, power_law
 from emm.analyse.names import SIZE
@@ -23,7 +23,7 @@ from emm.errors import UserError
 from emm.seeds import derive
 
 LEVELS = (0.01, 0.1, 0.5, 0.9)
-DRAWS, FEWER_DRAWS = 2000, 100
+FEWER_DRAWS = 100  # of a collapse, which takes long
 SHAPE_SD = 0.5  # of what may lie between checkpoints, in units of the doubt of `first_passing`
 LEAST_DOUBT = 0.1  # of the distance of checkpoints: steep curves of four families are covered
 FLAT = 0.05  # p-value from which on all ratios may be one

@@ -6,7 +6,7 @@ pandas.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,9 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting that differs from its default."),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
+]
 Output = Annotated[Path, typer.Option(help="File or folder to write.")]
 Subset = Annotated[Path, typer.Option(help="Training set, as `emm subset` writes it.")]
 Attempts = Annotated[
@@ -35,6 +38,9 @@ ConfigFile = Annotated[
 Selected = Annotated[
     str | None,
     typer.Option("--experiments", metavar="all|NAME...", help="Instead of the config's."),
+]
+Memorization = Annotated[
+    Path | None, typer.Option(help="The memorization table; by default the config's.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlanFolder = Annotated[Path | None, typer.Option(help="Folder; by default plan/ at the scale.")]

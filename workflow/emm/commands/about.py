@@ -3,12 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from emm.arguments import config_from, settings_from
-from emm.commands import AsJson, ConfigFile, PlanFolder, Selected, Set, app, limit_threads
+from emm.commands import AsJson, ConfigFile, Device, PlanFolder, Selected, Set, app, limit_threads
 
 
 @app.command()
@@ -63,9 +63,7 @@ def plan(
 @app.command()
 def calibrate(
     output: Annotated[Path, typer.Option(help="File to write (.yaml), for plan.gpu.")],
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     set: Set = [],  # noqa: B006
     seconds: Annotated[float, typer.Option(min=0, help="For the measurements, about.")] = 30.0,
     config: ConfigFile = "config.yaml",

@@ -11,6 +11,7 @@ from emm.commands import (
     CORES,
     Attempts,
     ConfigFile,
+    Device,
     Output,
     Set,
     Subset,
@@ -20,10 +21,6 @@ from emm.commands import (
 )
 from emm.errors import UserError
 from emm.measure import FEATURES
-
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
-]
 
 
 @app.command()

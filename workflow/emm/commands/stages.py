@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from emm.arguments import rate_from, record_from, settings_from
-from emm.commands import CORES, Attempts, Output, Set, Subset, Threads, app, limit_threads
+from emm.commands import CORES, Attempts, Device, Output, Set, Subset, Threads, app, limit_threads
 from emm.data.catalogue import source_info
 from emm.errors import UserError
 from emm.processes import is_member, rank
@@ -230,9 +230,7 @@ def score(
         typer.Option(help="What became of the training images of samples that are not of a run."),
     ] = "none",
     shift: Annotated[int, typer.Option(min=1, help="Largest shift of --augment, pixels.")] = 2,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     threads: Threads = CORES,
     attempts: Attempts = None,
 ) -> None:

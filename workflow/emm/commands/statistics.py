@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from emm.arguments import config_from, settings_from
-from emm.commands import AsJson, ConfigFile, Selected, Set, app
+from emm.commands import AsJson, ConfigFile, Memorization, Selected, Set, app
 from emm.errors import UserError
 
 
@@ -83,9 +83,7 @@ def advice(
     config: ConfigFile = "config.yaml",
     scale: str | None = None,
     experiments: Selected = None,
-    memorization: Annotated[
-        Path | None, typer.Option(help="The memorization table; by default the config's.")
-    ] = None,
+    memorization: Memorization = None,
     output: Annotated[Path | None, typer.Option(help="File to write (.md), not to print.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw what moves the EMM: PICTURE.svg, .pdf, .png, .csv.")
@@ -118,9 +116,7 @@ def onset(
     config: ConfigFile = "config.yaml",
     scale: str | None = None,
     experiments: Selected = None,
-    memorization: Annotated[
-        Path | None, typer.Option(help="The memorization table; by default the config's.")
-    ] = None,
+    memorization: Memorization = None,
     as_json: AsJson = False,
 ) -> None:
     """Say when in training memorization sets in, and how that grows with the training set."""

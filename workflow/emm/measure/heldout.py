@@ -55,7 +55,7 @@ def held_out(
     else:
         rows = free[np.isin(free, pool)][: count + len(subset)]
     images = resize(source.images[rows], subset.images.shape[1]) if len(rows) else subset.images[:0]
-    new = np.flatnonzero(~_among(images, subset.images))[:count]
+    new = np.flatnonzero(~among(images, subset.images))[:count]
     if not len(new):
         raise NothingHeldOutError(
             f"all {len(source)} images of the source are in the training set: nothing is held out; "
@@ -66,7 +66,7 @@ def held_out(
 
 def require_new(images: np.ndarray, training: np.ndarray) -> None:
     """UserError where images uint8 (N, ...) that should be new are training images (M, ...)."""
-    known = int(_among(images, training).sum())
+    known = int(among(images, training).sum())
     if known:
         raise UserError(
             f"{known:,} of {len(images):,} held-out images are training images: leave them out"
@@ -96,7 +96,7 @@ def _classes(source: Source, subset: Subset, pool: np.ndarray | None) -> np.ndar
     return classes
 
 
-def _among(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+def among(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Whether each image is equal to one of the others, bool (N,)."""
     known = {image.tobytes() for image in others}
     return np.array([image.tobytes() in known for image in images], bool)

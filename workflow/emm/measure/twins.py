@@ -17,6 +17,7 @@ from emm.analyse.parquet import write_table
 from emm.data.stage import Subset, read_subset
 from emm.diffusion.samples import Samples, read_samples
 from emm.errors import UserError
+from emm.measure.heldout import among
 from emm.score.criteria import nearest_distance, share_of
 from emm.score.nearest import array_module, two_nearest
 from emm.seeds import derive
@@ -79,12 +80,6 @@ def _check_disjoint(own: Subset, other: Subset, where: Path) -> None:
         raise UserError(f"{where}: {len(shared)} training images are in both halves; none may be")
 
 
-def _equal(own: Images, others: Images) -> int:
-    """How many images equal one of the others: a source may have the same image twice."""
-    known = {image.tobytes() for image in others}
-    return sum(image.tobytes() in known for image in own)
-
-
 def compare(
     images: list[Images], training: list[Images], seed: int = 0, device: str = "cpu"
 ) -> dict[str, float]:
@@ -114,7 +109,7 @@ def compare(
     closer = (distances < np.minimum(*(distance for _, distance in near))).sum()
     return {
         "n_pairs": len(first),
-        "n_shared": _equal(*training),
+        "n_shared": int(among(*training).sum()),
         **_means(means, seed),
         **share_of("twin_closer", int(closer), len(first)),
         **share_of("twin_reproduced", int((similarity > REPRODUCED).sum()), len(first)),
