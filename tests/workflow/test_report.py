@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from emm.report.verdicts import KINDS
+from emm.analyse.replication import sections
 
 pytestmark = pytest.mark.slow
 
@@ -85,8 +85,9 @@ def test_description_tells_the_scale_and_the_verdicts(report, finished):
     assert text.startswith(f"{scale['title']}.")
     assert "may not be compared with the published ones" in text
     table = pd.read_parquet(finished.results / "tables" / "replication.parquet")
-    for (kind, verdict), number in table.groupby(["kind", "verdict"]).size().items():
-        assert re.search(rf"^{KINDS[kind]}: .*\b{number} {verdict}\b", text, re.M)
+    for title, rows in sections(table).items():
+        for verdict, number in rows["verdict"].value_counts().items():
+            assert re.search(rf"^{title}: .*\b{number} {verdict}\b", text, re.M)
     report.click("document.querySelector('#app .prose a')")
     report.wait("document.querySelector('nav .prose') !== null")
     assert "Click on a header to sort" in report.ask("document.querySelector('nav').innerText")

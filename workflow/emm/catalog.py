@@ -14,6 +14,7 @@ from emm.analyse.checks import (
     check_claims,
     check_features,
     check_figure,
+    check_measured,
     check_measures,
     check_twins,
     check_weights,
@@ -328,6 +329,7 @@ def _figures(
                 raise UserError(f"experiment {name}: figure {figure_name} is also in {other}")
             where = f"experiment {name}: figure {figure_name}"
             check_figure(figure_name, figure, where)
+            check_measured(figure, name, experiment.measures, where)
             passing = _passing(own, figure.where, f"{where}: where")
             parts = _parts(own, passing, figure, where)
             line = frozenset.union(*parts["reference"])

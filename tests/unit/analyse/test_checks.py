@@ -49,6 +49,14 @@ WRONG = [
     (f"{FALLS}, along: knn_distance", "along: along a metric only a tendency can be claimed"),
     ("kind: threshold, op: '>', value: 1, by: model.skips", "by: unknown setting 'model.skips'"),
     (f"{FALLS}, along: data.size, metric: knn", "metric: unknown metric 'knn'"),
+    (
+        f"{FALLS}, along: data.size, metric: fid",
+        "metric: fid needs measures: [quality] in experiment own",
+    ),
+    (
+        f"{FALLS}, along: data.size, metric: kappa, where: {{experiment: [own, optimum]}}",
+        "metric: kappa needs measures: [ideals] in experiment optimum",
+    ),
     (f"{FALLS}, along: data.size, where: {{data.size: x}}", "data.size: input should be a valid"),
     (f"{FALLS}, along: epoch, checkpoint: last", "checkpoint: not along `epoch`"),
     (f"{FALLS}, along: data.size, where: {{sizes: 1}}", "where: unknown setting 'sizes'"),

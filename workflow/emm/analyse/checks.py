@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emm.analyse.metrics import CAPACITIES, METRICS, ONSETS, is_metric, metric
+from emm.analyse.metrics import CAPACITIES, METRICS, ONSETS, is_metric, measure_of, metric
 from emm.analyse.names import SIZE, TIMES
 from emm.analyse.places import (
     EPOCH,
@@ -32,6 +32,10 @@ RULES = (  # names of targets that no figure may have
     *("tables", "experiment_tables", "figure", "pages", "report", "plan", "replication"),
     "advice",
 )
+DRAWN_FROM = {  # by plot: the measure whose table or columns it shows
+    **{"levels": "ideals", "paths": "ideals"},
+    **{"thresholds": "criteria", "windows": "quality", "twins": "twins"},
+}
 OF_METRICS = ("metrics", "metrics_table")  # plots of several columns
 OWN_METRICS = (  # what claims may be made of besides table columns
     *(*OF_SERIES, SPREAD, *OF_NETWORK, *ONSETS),
@@ -74,6 +78,15 @@ def check_figure(name: str, figure: Figure, where: str) -> None:
         raise UserError(f"{where}: a table needs `rows` (or `halves`) and `columns`")
     if figure.metrics or figure.plot in OF_METRICS:
         _check_metrics(figure, where)
+
+
+def check_measured(figure: Figure, name: str, measures: Collection[str], where: str) -> None:
+    """UserError for what a figure shows of a measure that its experiment, by name, has not."""
+    shown = [("x", figure.x), ("y", figure.y), *(("metrics", each) for each in figure.metrics)]
+    needed = [(key, column, measure_of(column)) for key, column in shown]
+    for key, what, measure in [*needed, ("plot", figure.plot, DRAWN_FROM.get(figure.plot))]:
+        if measure and measure not in measures:
+            raise UserError(f"{where}: {key}: {_unasked(what, measure, name)}")
 
 
 def _check_metrics(figure: Figure, where: str) -> None:
@@ -203,6 +216,7 @@ def check_claims(
             _check_kind(claim, where)
             _check_names(claim, where)
             _check_rows(claim, name, rows, known, where)
+            _check_measured(claim, name, experiments, where)
 
 
 def _check_kind(claim: Claim, where: str) -> None:
@@ -249,6 +263,21 @@ def _check_names(claim: Claim, where: str) -> None:
             raise UserError(f"{where}: by: unknown setting {name!r}{suggestion(name, known)}")
     if claim.along is not None:
         _check_axis(claim, where)
+
+
+def _check_measured(
+    claim: Claim, experiment: str, experiments: Mapping[str, Experiment], where: str
+) -> None:
+    """Refuse what is said of a measure that an experiment, as far as it is selected, has not."""
+    for key in ("metric", "along"):
+        measure = measure_of(getattr(claim, key) or "")
+        for name in sorted(_experiments(claim, experiment) & set(experiments)):
+            if measure and measure not in experiments[name].measures:
+                raise UserError(f"{where}: {key}: {_unasked(getattr(claim, key), measure, name)}")
+
+
+def _unasked(shown: str, measure: str, experiment: str) -> str:
+    return f"{shown} needs measures: [{measure}] in experiment {experiment}"
 
 
 def _check_axis(claim: Claim, where: str) -> None:

@@ -28,7 +28,7 @@ class Metric:
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
-METRICS = {
+SCORES = {
     "memorization_ratio": Metric("Memorization ratio", "%", 100.0, (0, 100)),
     "memorization_ratio_reconstructed": Metric(
         "Memorization ratio, reconstructed images", "%", 100.0, (0, 100)
@@ -70,77 +70,102 @@ METRICS = {
     "cross_ks": Metric("Cross pixels from uniform (KS)", decimals=3),
     "cross_correlation": Metric("Correlation of cross pixels", decimals=3),
     "position_p": Metric("p of even cross positions", decimals=3),
-    "kappa": Metric(r"$\kappa$ at held-out images", decimals=3),
-    "kappa_training": Metric(r"$\kappa$ at training images", decimals=3),
-    "off_axis": Metric("Beside the line of the ideals, held-out images", best="low", decimals=3),
-    "off_axis_training": Metric(
-        "Beside the line of the ideals, training images", best="low", decimals=3
-    ),
-    "e_true": Metric("Squared distance to the true ideal, held-out images", decimals=4),
-    "e_true_training": Metric("Squared distance to the true ideal, training images", decimals=4),
-    "e_emp": Metric("Squared distance to the memorizing ideal, held-out images", decimals=4),
-    "e_emp_training": Metric(
-        "Squared distance to the memorizing ideal, training images", decimals=4
-    ),
-    "e_gauss": Metric("Squared distance to the Gaussian ideal, held-out images", decimals=4),
-    "e_gauss_training": Metric(
-        "Squared distance to the Gaussian ideal, training images", decimals=4
-    ),
-    "e_clean": Metric("Denoising error, held-out images", best="low", decimals=4),
-    "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
-    "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
-    "separation_training": Metric("Squared distance of the ideals, training images", decimals=4),
-    "twin_similarity": Metric("Similarity of twins", decimals=3),
-    "twin_similarity_unpaired": Metric("Similarity, different noise", decimals=3),
-    "twin_similarity_nearest": Metric("Similarity to training images", decimals=3),
-    "twin_distance": Metric("Distance of twins", "grey levels"),
-    "twin_distance_unpaired": Metric("Distance, different noise", "grey levels"),
-    "twin_closer": Metric("Twins nearer than the data", "%", 100.0, (0, 100)),
-    "twin_reproduced": Metric("Twins of similarity above 0.6", "%", 100.0, (0, 100)),
-    "n_shared": Metric("Training images equal to one of the twin's", "images", decimals=0),
-    "fid": Metric("FID to held-out images"),
-    "fid_training": Metric("FID to the training set", best="low"),
-    "fid_gap": Metric("FID to held-out images beyond that to the training set"),
-    "fid_copier": Metric("FID of copies of training images"),
-    "fid_floor": Metric("FID of other held-out images"),
-    "kid": Metric("KID to held-out images", decimals=4),
-    "precision": Metric("Precision", "%", 100.0, (0, 100)),
-    "recall": Metric("Recall of held-out images", "%", 100.0, (0, 100), best="low"),
-    "density": Metric("Density"),
-    "coverage_held_out": Metric("Coverage of held-out images", "%", 100.0, (0, 100), best="low"),
-    "n_quality": Metric("Samples and held-out images compared", "images", decimals=0),
-    "memorization_ratio_held_out": Metric(
-        "Memorization ratio of held-out images", "%", 100.0, (0, 100)
-    ),
-    "carlini_share": Metric("Relative distance below 1", "%", 100.0, (0, 100)),
-    "carlini_share_held_out": Metric(
-        "Relative distance below 1, held-out images", "%", 100.0, (0, 100)
-    ),
-    "carlini_q50": Metric("Relative distance, median", best="low"),
-    "carlini_neighbours": Metric("Neighbours of the relative distance", "images", decimals=0),
-    "near_share": Metric("Nearer than 95 % of held-out images", "%", 100.0, (0, 100)),
-    "near_distance": Metric("Distance that 95 % of held-out images exceed", "grey levels"),
-    "authentic_share": Metric("AuthPct", "%", 100.0, (0, 100), best="low"),
-    "authentic_share_held_out": Metric("AuthPct of held-out images", "%", 100.0, (0, 100)),
-    "n_held_out": Metric("Held-out images", "images", decimals=0),
-    "hit_gini": Metric("Gini coefficient of copies per image"),
-    "hit_gini_even": Metric("Gini coefficient if copies fell evenly"),
-    "chao1_unseen": Metric("Images copied but not seen, at least (Chao1)", "images", decimals=1),
-    "chao1_total": Metric("Images that would be copied, at least (Chao1)", "images", decimals=1),
-    "chao1_share": Metric(
-        "Training images that would be copied, at least (Chao1)", "%", 100.0, (0, 100)
-    ),
-    "spurious_share": Metric("Spurious samples", "%", 100.0, (0, 100)),
-    "novel_share": Metric("Novel samples", "%", 100.0, (0, 100)),
-    "clustered_share": Metric("Samples that cluster off the training set", "%", 100.0, (0, 100)),
 }
-METRICS |= {
-    f"ratio_share_{percent}{end}": Metric(
-        f"Distance ratio below {percent / 100:g}{words}", "%", 100.0, (0, 100)
-    )
-    for percent in PERCENTS
-    for end, words in (("", ""), ("_held_out", ", held-out images"))
+OF_MEASURE = {  # what each measure adds, where an experiment has it
+    "ideals": {
+        "kappa": Metric(r"$\kappa$ at held-out images", decimals=3),
+        "kappa_training": Metric(r"$\kappa$ at training images", decimals=3),
+        "off_axis": Metric(
+            "Beside the line of the ideals, held-out images", best="low", decimals=3
+        ),
+        "off_axis_training": Metric(
+            "Beside the line of the ideals, training images", best="low", decimals=3
+        ),
+        "e_true": Metric("Squared distance to the true ideal, held-out images", decimals=4),
+        "e_true_training": Metric(
+            "Squared distance to the true ideal, training images", decimals=4
+        ),
+        "e_emp": Metric("Squared distance to the memorizing ideal, held-out images", decimals=4),
+        "e_emp_training": Metric(
+            "Squared distance to the memorizing ideal, training images", decimals=4
+        ),
+        "e_gauss": Metric("Squared distance to the Gaussian ideal, held-out images", decimals=4),
+        "e_gauss_training": Metric(
+            "Squared distance to the Gaussian ideal, training images", decimals=4
+        ),
+        "e_clean": Metric("Denoising error, held-out images", best="low", decimals=4),
+        "e_clean_training": Metric("Denoising error, training images", best="low", decimals=4),
+        "separation": Metric("Squared distance of the ideals, held-out images", decimals=4),
+        "separation_training": Metric(
+            "Squared distance of the ideals, training images", decimals=4
+        ),
+    },
+    "twins": {
+        "twin_similarity": Metric("Similarity of twins", decimals=3),
+        "twin_similarity_unpaired": Metric("Similarity, different noise", decimals=3),
+        "twin_similarity_nearest": Metric("Similarity to training images", decimals=3),
+        "twin_distance": Metric("Distance of twins", "grey levels"),
+        "twin_distance_unpaired": Metric("Distance, different noise", "grey levels"),
+        "twin_closer": Metric("Twins nearer than the data", "%", 100.0, (0, 100)),
+        "twin_reproduced": Metric("Twins of similarity above 0.6", "%", 100.0, (0, 100)),
+        "n_shared": Metric("Training images equal to one of the twin's", "images", decimals=0),
+    },
+    "quality": {
+        "fid": Metric("FID to held-out images"),
+        "fid_training": Metric("FID to the training set", best="low"),
+        "fid_gap": Metric("FID to held-out images beyond that to the training set"),
+        "fid_copier": Metric("FID of copies of training images"),
+        "fid_floor": Metric("FID of other held-out images"),
+        "kid": Metric("KID to held-out images", decimals=4),
+        "precision": Metric("Precision", "%", 100.0, (0, 100)),
+        "recall": Metric("Recall of held-out images", "%", 100.0, (0, 100), best="low"),
+        "density": Metric("Density"),
+        "coverage_held_out": Metric(
+            "Coverage of held-out images", "%", 100.0, (0, 100), best="low"
+        ),
+        "n_quality": Metric("Samples and held-out images compared", "images", decimals=0),
+    },
+    "criteria": {
+        "memorization_ratio_held_out": Metric(
+            "Memorization ratio of held-out images", "%", 100.0, (0, 100)
+        ),
+        "carlini_share": Metric("Relative distance below 1", "%", 100.0, (0, 100)),
+        "carlini_share_held_out": Metric(
+            "Relative distance below 1, held-out images", "%", 100.0, (0, 100)
+        ),
+        "carlini_q50": Metric("Relative distance, median", best="low"),
+        "carlini_neighbours": Metric("Neighbours of the relative distance", "images", decimals=0),
+        "near_share": Metric("Nearer than 95 % of held-out images", "%", 100.0, (0, 100)),
+        "near_distance": Metric("Distance that 95 % of held-out images exceed", "grey levels"),
+        "authentic_share": Metric("AuthPct", "%", 100.0, (0, 100), best="low"),
+        "authentic_share_held_out": Metric("AuthPct of held-out images", "%", 100.0, (0, 100)),
+        "n_held_out": Metric("Held-out images", "images", decimals=0),
+        "hit_gini": Metric("Gini coefficient of copies per image"),
+        "hit_gini_even": Metric("Gini coefficient if copies fell evenly"),
+        "chao1_unseen": Metric(
+            "Images copied but not seen, at least (Chao1)", "images", decimals=1
+        ),
+        "chao1_total": Metric(
+            "Images that would be copied, at least (Chao1)", "images", decimals=1
+        ),
+        "chao1_share": Metric(
+            "Training images that would be copied, at least (Chao1)", "%", 100.0, (0, 100)
+        ),
+        "spurious_share": Metric("Spurious samples", "%", 100.0, (0, 100)),
+        "novel_share": Metric("Novel samples", "%", 100.0, (0, 100)),
+        "clustered_share": Metric(
+            "Samples that cluster off the training set", "%", 100.0, (0, 100)
+        ),
+    }
+    | {
+        f"ratio_share_{percent}{end}": Metric(
+            f"Distance ratio below {percent / 100:g}{words}", "%", 100.0, (0, 100)
+        )
+        for percent in PERCENTS
+        for end, words in (("", ""), ("_held_out", ", held-out images"))
+    },
 }
+METRICS = SCORES | {name: found for of in OF_MEASURE.values() for name, found in of.items()}
 OF_FEATURES = {  # what depends on the features that images are compared by
     *("fid", "fid_training", "fid_gap", "fid_copier", "fid_floor", "kid"),
     *("precision", "recall", "density", "coverage_held_out"),
@@ -172,6 +197,11 @@ KNOWN = METRICS | CAPACITIES | OTHERS
 def is_metric(column: str) -> bool:
     """Whether the memorization table has such a column of numbers."""
     return column in METRICS or re.fullmatch(r"(d1|ratio)_q(05|25|50|75|95)", column) is not None
+
+
+def measure_of(column: str) -> str | None:
+    """The measure that a column is of; None of one that scores, or nothing, have."""
+    return next((measure for measure, of in OF_MEASURE.items() if column in of), None)
 
 
 def metric(column: str) -> Metric:
