@@ -872,13 +872,16 @@ def test_criteria_of_folders_side_by_side(emm, fails, tmp_path):
     np.save(tmp_path / "new.npy", 255 - np.load(training))
     samples = save_images(tmp_path / "samples", np.load(training)[:12])
     words = ["criteria", "--samples", samples, "--training", training]
-    found = json.loads(emm(*words).out)
+    found = json.loads(emm(*words, "--json").out)
     assert (found["ratio_share_10"], found["spurious_share"], found["n_held_out"]) == (1, 0, 0)
     assert found["near_share"] is None
-    found = json.loads(emm(*words, "--held-out", tmp_path / "new.npy").out)
+    words += ["--held-out", tmp_path / "new.npy"]
+    (line,) = (line for line in emm(*words).out.splitlines() if "ratio_share_10 " in line)
+    assert line.split()[-5:] == ["100", "75.75", "to", "100", "0"]
+    found = json.loads(emm(*words, "--json").out)
     assert (found["n_held_out"], found["near_share"]) == (30, 1)
     assert found["memorization_ratio_held_out"] < 0.2
     np.save(tmp_path / "large.npy", np.zeros((9, 5, 5, 1), np.uint8))
     message = "large.npy: held-out images are 5x5x1, training images 4x4x1"
-    assert message in fails(*words, "--held-out", tmp_path / "large.npy")
+    assert message in fails(*words[:-1], tmp_path / "large.npy")
     assert "--source and --output are for samples of a run" in fails(*words, "--output", "x")

@@ -1,6 +1,7 @@
 """What the command line lists: runs with their state, networks with their cost, settings."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,18 +103,28 @@ def print_counts(rows: "pd.DataFrame") -> None:
     console().print(table)
 
 
-def print_quality(found: Mapping[str, float]) -> None:
-    """A line per measure with its 95 % interval, where it has one."""
+def print_measured(found: Mapping[str, float]) -> None:
+    """A line per column of a measure that has a value: 95 % interval, and held-out images'."""
+    from emm.analyse.metrics import metric
+
+    ends = ("_low", "_high")
+    beside = {name for name in found if name.removesuffix("_held_out") in found.keys() - {name}}
     table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Column", overflow="fold")
     table.add_column("Measure")
-    for name in ("Value", "95 % interval"):
+    for name in ("Value", "95 % interval", *(["Held out"] if beside else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for name, value in found.items():
-        if name.endswith(("_low", "_high")):
+        if name.endswith(ends) or name in beside or math.isnan(value):
             continue
-        ends = [found.get(f"{name}{end}") for end in ("_low", "_high")]
-        interval = "" if None in ends else f"{ends[0]:.4g} to {ends[1]:.4g}"
-        table.add_row(name, f"{value:.4g}", interval)
+        about = metric(name)
+        texts = [
+            "" if math.isnan(number) else f"{about.factor * number:.4g}"
+            for number in (found.get(f"{name}{end}", math.nan) for end in ("", *ends, "_held_out"))
+        ]
+        interval = f"{texts[1]} to {texts[2]}" if texts[1] else ""
+        cells = (texts[0], interval, *([texts[3]] if beside else []))
+        table.add_row(name, about.label, *cells)
     console().print(table)
 
 

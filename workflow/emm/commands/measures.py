@@ -1,14 +1,16 @@
 """Commands that measure more of a run's checkpoints and samples than copies."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from emm.arguments import config_from, settings_from
 from emm.commands import (
     CORES,
+    AsJson,
     Attempts,
     ConfigFile,
     Device,
@@ -21,6 +23,8 @@ from emm.commands import (
 )
 from emm.errors import UserError
 from emm.measure import FEATURES
+
+OF_IMAGES = "--json: is for images; what is measured of a run becomes the table --output"
 
 
 @app.command()
@@ -59,6 +63,7 @@ def criteria(
         typer.Option(help="Of other samples: images like the training images, but not of them."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Table to write, of a run's samples.")] = None,
+    as_json: AsJson = False,
     device: Device = "auto",
     threads: Threads = CORES,
     attempts: Attempts = None,
@@ -74,9 +79,10 @@ def criteria(
         if not is_samples(samples):
             if source or output:
                 raise UserError(f"{samples}: --source and --output are for samples of a run")
-            found = compare_images(samples, training, held_out, device)
-            print(json.dumps({k: None if v != v else v for k, v in found.items()}, indent=1))
+            _print(compare_images(samples, training, held_out, device), as_json)
             return
+        if as_json:
+            raise UserError(OF_IMAGES)
         if not source or not output or held_out:
             raise UserError("a run's samples: give --source and --output, and no --held-out")
         measure_criteria(samples, training, source, output, device=device)
@@ -161,6 +167,7 @@ def quality(
     ] = "pixels",
     weights: Annotated[Path | None, typer.Option(help="File of all features but pixels.")] = None,
     output: Annotated[Path | None, typer.Option(help="Table of a run's checkpoints.")] = None,
+    as_json: AsJson = False,
     device: Device = "auto",
     threads: Threads = CORES,
     attempts: Attempts = None,
@@ -175,8 +182,11 @@ def quality(
         if not is_samples(samples):
             if output is not None:
                 raise UserError(f"{samples}: --output is for samples of a run")
-            _print_quality(samples, reference, training, features, weights, device)
+            chosen = {"kind": features, "weights": weights, "device": device}
+            _print(_quality_of(samples, reference, training, chosen), as_json)
             return
+        if as_json:
+            raise UserError(OF_IMAGES)
         if training is None or output is None:
             raise UserError("--training, --output: the samples of a run need both")
         from emm.measure.quality import measure_quality
@@ -185,19 +195,23 @@ def quality(
         measure_quality(samples, training, reference, output, **chosen)
 
 
-def _print_quality(
-    samples: Path,
-    reference: Path,
-    training: Path | None,
-    features: str,
-    weights: Path | None,
-    device: str,
-) -> None:
-    """Compare images that are not of a run, and print a line per measure with its interval."""
-    from emm.listing import print_quality
+def _quality_of(
+    samples: Path, reference: Path, training: Path | None, chosen: Mapping[str, Any]
+) -> dict[str, float]:
+    """Quality of images that are not of a run; chosen: features, weights and device."""
     from emm.measure.quality import compare_images
     from emm.score.stage import load_images, same_channels
 
     images, real = same_channels(load_images(samples), load_images(reference))
     own = None if training is None else same_channels(load_images(training), images)[0]
-    print_quality(compare_images(images, real, own, kind=features, weights=weights, device=device))
+    return compare_images(images, real, own, **chosen)
+
+
+def _print(found: Mapping[str, float], as_json: bool) -> None:
+    """Print what was measured of images that are not of a run."""
+    from emm.listing import print_measured
+
+    if as_json:
+        print(json.dumps({name: None if v != v else v for name, v in found.items()}, indent=1))
+    else:
+        print_measured(found)

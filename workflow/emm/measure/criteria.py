@@ -17,6 +17,7 @@ from emm.score.criteria import THRESHOLD, is_memorized, share_of
 from emm.score.k_nearest import k_nearest
 from emm.score.nearest import Neighbours, occurrences
 
+RATIO = "memorization_ratio"  # by the rule of 1/3
 FALSE = 0.05  # share of held-out images that may be as near as samples which count as near
 ALPHA = 0.5  # of the relative distance (Carlini et al. 2023, Section 5.1)
 
@@ -84,7 +85,8 @@ def _thresholds(found: Neighbours, held_out: Neighbours | None) -> dict[str, flo
         new = None if held_out is None else copies(held_out, threshold)
         columns |= _share(f"ratio_share_{percent}_held_out", new)
     new = None if held_out is None else copies(held_out)
-    return columns | _share("memorization_ratio_held_out", new)
+    columns |= _share(RATIO, copies(found))
+    return columns | _share(f"{RATIO}_held_out", new)
 
 
 def copies(found: Neighbours, threshold: Fraction = THRESHOLD) -> np.ndarray:

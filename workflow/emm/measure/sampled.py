@@ -12,7 +12,7 @@ from emm.data.stage import Subset, read_source, read_subset
 from emm.diffusion.samples import read_samples
 from emm.errors import UserError
 from emm.measure import HELD_OUT
-from emm.measure.criteria import compare, make_reference
+from emm.measure.criteria import RATIO, compare, make_reference
 from emm.measure.heldout import NothingHeldOutError, drawn_from, held_out, require_new
 from emm.score.nearest import array_module
 from emm.score.runs import reference as rows_compared
@@ -24,9 +24,9 @@ def measure_criteria(
 ) -> pd.DataFrame:
     """Apply all criteria to a run's samples, and write the table: a row per checkpoint.
 
-    Columns as in emm.measure.criteria, after those that tell the checkpoint. Held-out images come
-    from what the training set was drawn from. UserError for a run with
-    augmentation, whose orbits only the rule of 1/3 heeds.
+    Columns as in emm.measure.criteria, but for the memorization ratio, which the run's scores
+    have, after those that tell the checkpoint. Held-out images come from what the training set was
+    drawn from. UserError for a run with augmentation, whose orbits only the rule of 1/3 heeds.
     """
     sampled, xp = read_samples(samples), array_module(device)
     settings = sampled.settings
@@ -36,7 +36,7 @@ def measure_criteria(
     images = subset.images[rows_compared(subset, settings["eval.label"])]
     known = make_reference(images, _others(settings, source_path, subset), xp)
     rows = [about | compare(found, known, xp) for about, found in sampled.checkpoints()]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).drop(columns=[RATIO, f"{RATIO}_low", f"{RATIO}_high"])
     write_table(output, frame)
     return frame
 
