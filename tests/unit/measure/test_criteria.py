@@ -257,7 +257,7 @@ def test_where_nothing_is_held_out_the_false_positives_are_unknown(tmp_path):
 
 
 def test_augmentation_is_refused(tmp_path):
-    with pytest.raises(UserError, match="augmentation"):
+    with pytest.raises(UserError, match="augment flip: images that were moved"):
         measure_criteria(*written_run(tmp_path, "flip"), tmp_path / "out.parquet", device="cpu")
 
 

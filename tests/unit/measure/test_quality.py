@@ -179,10 +179,10 @@ def test_samples_of_dummies(tmp_path, source):
     write_subset(paths[0], subset)
     write_source(paths[1], source)
     images = source.images[100:130]
-    samples = sampled(tmp_path / "s", images)
+    samples = sampled(tmp_path / "s", images, **{"data.dummy_size": 5})
     with pytest.raises(UserError, match=r"take eval\.label: data"):
         measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
-    samples = sampled(tmp_path / "d", images, **{"eval.label": "data"})
+    samples = sampled(tmp_path / "d", images, **{"data.dummy_size": 5, "eval.label": "data"})
     frame = measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
     alone = compare_images(images, source.images[300:330], subset.images[:20])
     assert frame["fid_training"].item() == pytest.approx(alone["fid_training"])
@@ -221,10 +221,10 @@ def test_the_command_prints_a_table(tmp_path, source, capsys, monkeypatch):
     assert end.value.code in (0, None)
     lines = capsys.readouterr().out.splitlines()
     found = {line.split()[0]: line.split()[1:] for line in lines if line.split()[1:]}
-    assert found["n_quality"] == ["40"]
+    assert found["n_quality"] == "Samples and held-out images compared (images) 40".split()
     assert {*MEASURED} - {"fid_floor"} < set(found)
-    low, _, high = found["recall"][1:]
-    assert float(low) <= float(found["recall"][0]) <= float(high)
+    value, low, _, high = found["recall"][-4:]
+    assert 1 < float(low) <= float(value) <= float(high) <= 100
 
 
 def test_a_run_needs_its_training_set_and_an_output(tmp_path, files, subset, monkeypatch, capsys):

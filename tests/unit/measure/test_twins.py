@@ -161,14 +161,14 @@ def test_no_twins(tmp_path, changed, message):
 def test_samplers_that_add_noise_and_shared_images(tmp_path):
     noisy = {"eval.sampler": "ancestral"}
     both = side(tmp_path, 2, **noisy), side(tmp_path, 1, **noisy)
-    with pytest.raises(UserError, match="use ddim"):
+    with pytest.raises(UserError, match="use heun or ddim"):
         measure_twins(*both, tmp_path / "t.parquet")
     own, other = side(tmp_path, 2), side(tmp_path, 1)
     with pytest.raises(UserError, match="12 training images are in both"):
         measure_twins(own, Side(other.samples, own.subset), tmp_path / "t.parquet")
     moved = {"train.augment": "flip"}
     both = side(tmp_path, 2, **moved), side(tmp_path, 1, **moved)
-    with pytest.raises(UserError, match="without augmentation"):
+    with pytest.raises(UserError, match="augment flip: images that were moved"):
         measure_twins(*both, tmp_path / "t.parquet")
 
 

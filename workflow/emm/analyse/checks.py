@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from emm.analyse.metrics import CAPACITIES, METRICS, ONSETS, is_metric, measure_of, metric
 from emm.analyse.names import SIZE, TIMES
@@ -21,11 +20,10 @@ from emm.errors import UserError
 from emm.filters import EXPERIMENT, Row, shows
 from emm.ids import run_id
 from emm.masks import DERIVED
-from emm.measure import GIVEN_FEATURES, MEASURES, is_measured, twin_settings
+from emm.measure import GIVEN_FEATURES, MEASURES, is_measured, twin_settings, unmeasurable
 from emm.runs import Run
 from emm.spec import DEFAULTS, suggestion
 
-DETERMINISTIC = ("heun", "ddim")  # samplers
 RULES = (  # names of targets that no figure may have
     *("all", "data", "subset", "train", "sample", "score", "usage"),
     *(*MEASURES, "measure_table", "features"),
@@ -125,19 +123,9 @@ def check_measures(experiments: Mapping[str, Experiment], rows: Iterable[Row]) -
     """UserErrors for measures that have no answer for some runs, before these are trained."""
     for row in rows:
         for measure in experiments[row.experiment].measures:
-            reason = _unmeasurable(measure, row.settings)
+            reason = unmeasurable(measure, row.settings)
             if reason:
                 raise UserError(f"experiment {row.experiment}: measures: {measure}: {reason}")
-
-
-def _unmeasurable(measure: str, settings: Mapping[str, Any]) -> str:
-    """Why a measure means nothing of a run; empty where it does."""
-    augment = settings["train.augment"]
-    if measure in ("criteria", "twins") and augment != "none":
-        return f"train.augment {augment}: images that were moved would count as new; take none"
-    if measure == "quality" and settings["data.dummy_size"] and settings["eval.label"] != "data":
-        return "samples of a training with dummies are of both; take eval.label: data"
-    return ""
 
 
 def check_twins(
@@ -158,16 +146,8 @@ def check_twins(
 
 
 def twin_of(runs: Mapping[str, Run], own: str, evaluation: str) -> tuple[str, str]:
-    """The run and evaluation that differ from others in data.part alone, of which it is 1.
-
-    UserError where there is none, or where samples are not a function of their first noise.
-    """
+    """The run and evaluation that differ from others in data.part alone, of XX"""
     settings = runs[own].evaluations[evaluation].settings
-    if settings["eval.sampler"] not in DETERMINISTIC:
-        raise UserError(
-            f"eval.sampler {settings['eval.sampler']}: adds noise at every step, so that samples "
-            f"do not follow from the first; use {' or '.join(DETERMINISTIC)}"
-        )
     other = run_id(twin_settings(settings))
     if other not in runs or evaluation not in runs[other].evaluations:
         raise UserError(f"{own}: its twin {other} (data.part 1) is not among the runs; select both")

@@ -10,6 +10,7 @@ AFTER = {  # by measure: the stage whose output it takes
     "twins": "sample",
 }
 MEASURES = tuple(AFTER)
+DETERMINISTIC = ("heun", "ddim")  # samplers whose samples are a function of their first noise
 LEVELS = 14  # of noise, at which denoisers are compared
 PROBES = 128  # noisy images of each kind and level
 PROBE_BATCH = 64
@@ -29,6 +30,21 @@ def is_measured(measure: str, settings: Mapping[str, Any]) -> bool:
     Twins are compared once, for the second of both.
     """
     return measure != "twins" or settings["data.part"] == 2
+
+
+def unmeasurable(measure: str, settings: Mapping[str, Any]) -> str:
+    """Why a measure means nothing of an evaluation with these settings; empty where it does."""
+    augment, sampler = settings["train.augment"], settings["eval.sampler"]
+    if measure in ("criteria", "twins") and augment != "none":
+        return f"train.augment {augment}: images that were moved would count as new; take none"
+    if measure == "twins" and sampler not in DETERMINISTIC:
+        return (
+            f"eval.sampler {sampler}: adds noise at every step, so that samples do not follow from "
+            f"the first; use {' or '.join(DETERMINISTIC)}"
+        )
+    if measure == "quality" and settings["data.dummy_size"] and settings["eval.label"] != "data":
+        return "samples of a training with dummies are of both; take eval.label: data"
+    return ""
 
 
 def twin_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

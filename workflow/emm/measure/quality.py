@@ -19,6 +19,7 @@ from emm.data.stage import Subset, read_source, read_subset
 from emm.data.subsets import random_order
 from emm.diffusion.samples import read_samples
 from emm.errors import UserError
+from emm.measure import unmeasurable
 from emm.measure.features import Features, load_features
 from emm.measure.fidelity import NEIGHBOURS, balls, kid
 from emm.measure.frechet import Estimate, fid
@@ -126,10 +127,8 @@ def _held_out(
     source_path: Path, subset: Subset, settings: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """As many held-out images as there are samples, or all that there are; and more of them."""
-    if subset.n_dummy and settings["eval.label"] != "data":
-        raise UserError(
-            "quality: samples of a training with dummies are of both; take eval.label: data"
-        )
+    if reason := unmeasurable("quality", settings):
+        raise UserError(f"quality: {reason}")
     count, seed = settings["eval.num_samples"], settings["eval.seed"]
     source = read_source(source_path)
     found, _ = held_out(source, subset, 2 * count, seed, drawn_from(source, settings))

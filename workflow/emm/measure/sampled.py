@@ -11,7 +11,7 @@ from emm.analyse.parquet import write_table
 from emm.data.stage import Subset, read_source, read_subset
 from emm.diffusion.samples import read_samples
 from emm.errors import UserError
-from emm.measure import HELD_OUT
+from emm.measure import HELD_OUT, unmeasurable
 from emm.measure.criteria import RATIO, compare, make_reference
 from emm.measure.heldout import NothingHeldOutError, drawn_from, held_out, require_new
 from emm.score.nearest import array_module
@@ -30,8 +30,8 @@ def measure_criteria(
     """
     sampled, xp = read_samples(samples), array_module(device)
     settings = sampled.settings
-    if settings["train.augment"] != "none":
-        raise UserError(f"{samples}: criteria are of training without augmentation")
+    if reason := unmeasurable("criteria", settings):
+        raise UserError(f"{samples}: {reason}")
     subset = read_subset(subset_path)
     images = subset.images[rows_compared(subset, settings["eval.label"])]
     known = make_reference(images, _others(settings, source_path, subset), xp)

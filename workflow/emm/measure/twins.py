@@ -17,6 +17,7 @@ from emm.analyse.parquet import write_table
 from emm.data.stage import Subset, read_subset
 from emm.diffusion.samples import Samples, read_samples
 from emm.errors import UserError
+from emm.measure import unmeasurable
 from emm.measure.heldout import among
 from emm.score.criteria import nearest_distance, share_of
 from emm.score.nearest import array_module, two_nearest
@@ -66,10 +67,8 @@ def _check_twins(own: Samples, other: Samples) -> None:
             raise UserError(
                 f"{own.folder}: no twin: runs differ in {key} ({values[0]}, {values[1]})"
             )
-    if own.settings["train.augment"] != "none":
-        raise UserError(f"{own.folder}: twins are of training without augmentation")
-    if own.settings["eval.sampler"] == "ancestral":
-        raise UserError(f"{own.folder}: eval.sampler ancestral adds noise at every step; use ddim")
+    if reason := unmeasurable("twins", own.settings):
+        raise UserError(f"{own.folder}: {reason}")
     if own.steps != other.steps:
         raise UserError(f"{other.folder}: has other checkpoints than {own.folder}")
 
