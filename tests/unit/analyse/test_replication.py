@@ -187,6 +187,29 @@ def test_values_that_look_alike_have_the_same_rows(paper, rows):
             assert ours == theirs, value.id
 
 
+@pytest.mark.parametrize("scale", ["paper", "quick"])
+def test_experiments_of_our_own_do_not_stand_in_for_the_papers(scale):
+    names = {"gu2023,yoon2023", "all", "objectives,variance,transformers"}
+    loaded = {name: catalog.load({"scale": scale, "experiments": name}) for name in names}
+    found = {
+        name: {
+            value.id: {row.key for run in Agreement(one, None, source).runs(value) for row in run}
+            for source in map(load_published, published_files())
+            for value in source.values
+        }
+        for name, one in loaded.items()
+    }
+    assert found["all"] == found["gu2023,yoon2023"]
+    ours = loaded["objectives,variance,transformers"]
+    rows = {row.key: row.published for row in ours.rows}
+    meant = found["objectives,variance,transformers"]
+    assert all(rows[key]["model.arch"] == "ddpmpp" for keys in meant.values() for key in keys)
+    kept = {key for keys in meant.values() for key in keys}
+    assert kept
+    for name in ("model.prediction", "train.weighting", "data.selection"):
+        assert {rows[key][name] for key in kept} == {DEFAULTS[name]}
+
+
 def test_masks_that_the_paper_does_not_tell(paper, rows):
     pairs = matching(BY_ID["fig4a.ddpmpp.res32.count2.rank2"], SOURCE, paper.rows)
     masks = {row.published["model.skip_mask"] for run in pairs for row in run}

@@ -221,7 +221,7 @@ def test_the_command_prints_a_table(tmp_path, source, capsys, monkeypatch):
     assert end.value.code in (0, None)
     lines = capsys.readouterr().out.splitlines()
     found = {line.split()[0]: line.split()[1:] for line in lines if line.split()[1:]}
-    assert found["n_quality"] == "Samples and held-out images compared (images) 40".split()
+    assert " ".join(found["n_quality"]) == "Samples and held-out images compared (images) 40"
     assert {*MEASURED} - {"fid_floor"} < set(found)
     value, low, _, high = found["recall"][-4:]
     assert 1 < float(low) <= float(value) <= float(high) <= 100

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ from scipy.stats import chi2, t
 
 from emm.analyse.draws import Z95, quantiles
 from emm.analyse.places import EMM, OF_NETWORK, PARAMETERS, SPREAD, Entry, time_factor
-from emm.analyse.published import BLOCKS, PEAK, RANK, WHICH, Published, Source, matching
+from emm.analyse.published import (
+    BLOCKS,
+    PEAK,
+    RANK,
+    WHICH,
+    Published,
+    Source,
+    matching,
+    told_settings,
+)
 from emm.analyse.simulate import (
     COUNTED,
     LAST,
@@ -24,10 +34,12 @@ from emm.expansion import load_scale
 from emm.filters import value_of
 from emm.masks import derived
 from emm.score.criteria import wilson_interval
+from emm.spec import DEFAULTS, differing
 
 PRINTED = 0.005  # the tables print two decimals
 NEAR = 0.1  # how far from a published epoch a checkpoint may lie, as a share of it
 SAMPLED = "n_samples"
+GROUPS = {key.partition(".")[0] for key in DEFAULTS}  # of settings
 LEAST_CURVE = 3  # points that a curve needs to have a peak
 
 
@@ -59,7 +71,7 @@ class Agreement:
 
     def compare(self, value: Published) -> dict[str, Any]:
         """Published interval, ours and the verdict on a value, as columns of the table."""
-        runs = matching(value, self.source, self.catalog.rows)
+        runs = self.runs(value)
         low, high = self.published(value)
         columns = {"published": value.value, "published_low": low, "published_high": high}
         columns["experiment"] = self._experiment(value, runs)
@@ -75,6 +87,31 @@ class Agreement:
             "verdict": self._verdict(value, ours, low, high),
             "note": _joined(value.note, ours.note),
         }
+
+    def runs(self, value: Published) -> list[list[Row]]:
+        """Our rows for a value, as `matching` lists them, of the experiments that have its figure.
+
+        Where these are not selected: of one of the paper's, else of one of others, as far as they
+        change nothing that the paper has not. A small scale maps the same settings of two
+        experiments to different runs, and objectives of our own are none of the paper's.
+        """
+        experiments = self.catalog.experiments
+        having = [name for name in self._rows if value.figure in experiments[name].figures]
+        several = [row for name in having for row in self._rows[name]]
+        found = (matching(value, self.source, rows) for rows in (several, *self._rows.values()))
+        return next(filter(None, found), [])
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Row]]:
+        """Rows that may be meant, by experiment; those of the paper first."""
+        cited, told = self.source.cited, told_settings(self.source)
+        experiments = self.catalog.experiments
+        citing = [name for name, one in experiments.items() if one.source.startswith(cited)]
+        rows: dict[str, list[Row]] = {name: [] for name in (*citing, *experiments)}
+        for row in self.catalog.rows:
+            if row.experiment in citing or set(differing(row.published, GROUPS)) <= told:
+                rows[row.experiment].append(row)
+        return rows
 
     def _experiment(self, value: Published, runs: list[list[Row]]) -> str:
         """The experiment whose runs are meant: the one that has the figure, or the first."""

@@ -110,6 +110,12 @@ def matching(value: Published, source: Source, rows: Iterable[Row]) -> list[list
     return _alike(min(families, key=lambda rows: _off(rows[0]), default=[]), swept)
 
 
+def told_settings(source: Source) -> set[str]:
+    """Settings that a file of published values names, and seeds, which papers leave open."""
+    told = {key for value in source.values for key in value.run}
+    return {*told, *source.defaults, *(key for key in DEFAULTS if key.endswith(".seed"))}
+
+
 def _alike(rows: Iterable[Row], free: Sequence[str]) -> list[list[Row]]:
     """Rows that agree in all settings but seeds and the free ones."""
     alike: dict[Any, list[Row]] = {}
