@@ -418,7 +418,12 @@ def test_features_of_sources(tmp_path):
     ("measure", "settings", "message"),
     [
         ("criteria", {"train.augment": "flip"}, "criteria: train.augment flip: images that were"),
-        ("twins", {"train.augment": "shift"}, "twins: train.augment shift: images that were"),
+        (
+            "twins",
+            {"train.augment": "shift", "data.part": 2},
+            "twins: train.augment shift: images that were",
+        ),
+        ("quality", {"eval.num_samples": 13}, "quality: eval.num_samples 13: it takes 14"),
         ("quality", {"data.dummy_size": 5}, "quality: samples of a training with dummies are of"),
     ],
 )

@@ -885,3 +885,6 @@ def test_criteria_of_folders_side_by_side(emm, fails, tmp_path):
     message = "large.npy: held-out images are 5x5x1, training images 4x4x1"
     assert message in fails(*words[:-1], tmp_path / "large.npy")
     assert "--source and --output are for samples of a run" in fails(*words, "--output", "x")
+    alone = emm(*words[:-2]).out
+    assert "Held out" not in alone
+    assert "near_share" not in alone

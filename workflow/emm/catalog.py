@@ -170,7 +170,7 @@ class Catalog:
     def twin(self, run_id: str, evaluation_id: str) -> tuple[str, str]:
         """The evaluation of the run that differs in data.part alone, of which it is 1.
 
-        UserError where there is none, or where samples are not a function of their first noise.
+        UserError where there is none.
         """
         return twin_of(self.runs, run_id, evaluation_id)
 

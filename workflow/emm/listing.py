@@ -108,7 +108,11 @@ def print_measured(found: Mapping[str, float]) -> None:
     from emm.analyse.metrics import metric
 
     ends = ("_low", "_high")
-    beside = {name for name in found if name.removesuffix("_held_out") in found.keys() - {name}}
+    beside = {
+        name
+        for name, value in found.items()
+        if name.removesuffix("_held_out") in found.keys() - {name} and not math.isnan(value)
+    }
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Column", overflow="fold")
     table.add_column("Measure")

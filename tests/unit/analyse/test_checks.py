@@ -55,7 +55,11 @@ WRONG = [
     ),
     (
         f"{FALLS}, along: data.size, metric: kappa, where: {{experiment: [own, optimum]}}",
-        "metric: kappa needs measures: [ideals] in experiment optimum",
+        "metric: kappa needs measures: [ideals] in experiment own",
+    ),
+    (
+        "kind: monotone-decreasing, trend: true, by: data.size, along: fid",
+        "along: fid needs measures: [quality] in experiment own",
     ),
     (f"{FALLS}, along: data.size, where: {{data.size: x}}", "data.size: input should be a valid"),
     (f"{FALLS}, along: epoch, checkpoint: last", "checkpoint: not along `epoch`"),
@@ -97,6 +101,22 @@ def test_wrong_claims_are_one_line(tmp_path, claim, message):
     assert str(error.value).startswith("experiment own: claim odd: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_measure_that_another_experiment_has_of_the_same_runs(tmp_path):
+    path = tmp_path / "also.yaml"
+    text = (
+        EXPERIMENT.replace("{fig:", "{other:")
+        .replace("figure: fig", "figure: other")
+        .replace("CLAIM", f"{FALLS}, along: data.size")
+    )
+    path.write_text(f"{text}measures: [criteria]\n")
+    own = tmp_path / "own.yaml"
+    own.write_text(EXPERIMENT.replace("CLAIM", f"{FALLS}, along: data.size, metric: near_share"))
+    load = {"scale": "paper", "experiments": [str(own), str(path)]}
+    assert set(catalog.load(load).experiments) == {"own", "also"}
+    with pytest.raises(UserError, match=r"near_share needs measures: \[criteria\] in ex"):
+        catalog.load(load | {"experiments": str(own)})
 
 
 def test_claims_name_a_figure(tmp_path):

@@ -13,11 +13,11 @@ from emm.analyse.draws import Z95
 from emm.analyse.metrics import CAPACITIES, METRICS, OTHERS
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import groups_of
-from emm.analyse.published import Published, load_published, matching
+from emm.analyse.published import Published, load_published, matching, varies
 from emm.analyse.replication import COLUMNS, replication_table, write_replication
 from emm.analyse.simulate import Measurements, million_parameters
 from emm.documents import Scale
-from emm.expansion import published_files
+from emm.expansion import load_recipes, published_files
 from emm.masks import derived
 from emm.spec import DEFAULTS, parse
 from emm.train.schedules import epoch_of
@@ -208,6 +208,53 @@ def test_experiments_of_our_own_do_not_stand_in_for_the_papers(scale):
     assert kept
     for name in ("model.prediction", "train.weighting", "data.selection"):
         assert {rows[key][name] for key in kept} == {DEFAULTS[name]}
+
+
+def found_with(tmp_path, text: str, first: str = "", then: str = "") -> dict[str, set[str]]:
+    """Predictions of the runs that values at |D| = 1k of the basic run are compared with."""
+    path = tmp_path / "own.yaml"
+    path.write_text(f"title: Own\n{text}\nruns: [{{data.size: [1000, 2000]}}]")
+    chosen = [name for name in (first, str(path), then) if name]
+    found = catalog.load({"scale": "paper", "experiments": chosen})
+    compared = Agreement(found, None, SOURCE)
+    return {
+        value.id: {row.published["model.prediction"] for run in runs for row in run}
+        for value in SOURCE.values
+        if value.run == {"data.size": 1000} and (runs := compared.runs(value))
+    }
+
+
+def test_an_own_variation_under_the_papers_name_does_not_replace_its_run(tmp_path):
+    text = "source: Gu et al. 2023, with another objective\nset: {model.prediction: velocity}"
+    for order in ({"first": "resolution"}, {"then": "resolution"}):
+        found = found_with(tmp_path, text, **order)
+        assert found
+        assert set.union(*found.values()) == {"preconditioned"}
+    assert set.union(*found_with(tmp_path, text).values()) == {"velocity"}
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("set: {train.device: cuda}", True),
+        ("set: {train.precision: bf16, eval.snapshots: 20}", True),
+        ("set: {data.seed: 7}", True),
+        ("set: {data.selection: random}", False),
+        ("set: {model.dropout: 0.0}", False),
+    ],
+)
+def test_own_runs_count_where_they_do_what_the_paper_did(tmp_path, text, counts):
+    assert bool(found_with(tmp_path, text)) is counts
+
+
+def test_a_recipe_of_the_paper_counts_as_it_is(tmp_path):
+    source = load_published(next(p for p in published_files() if "yoon" in p.name))
+    path = tmp_path / "own.yaml"
+    path.write_text("title: Own\nrecipe: iddpm\nruns: [{data.size: 1000, labels.kind: none}]")
+    found = catalog.load({"scale": "paper", "experiments": str(path)})
+    known = load_recipes()["iddpm"]
+    assert not any(varies(row, known, source) for row in found.rows)
+    assert all(varies(row, {}, source) for row in found.rows)
 
 
 def test_masks_that_the_paper_does_not_tell(paper, rows):

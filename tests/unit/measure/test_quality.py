@@ -147,7 +147,11 @@ def test_as_many_samples_as_are_held_out(tmp_path, source):
     left = 50 - 20
     assert 20 < frame["n_quality"].item() <= left
     samples = sampled(tmp_path / "few", source.images[100:113])
-    with pytest.raises(UserError, match="and 13 samples; it takes 14 of each"):
+    with pytest.raises(UserError, match=r"eval\.num_samples 13: it takes 14"):
+        measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
+    write_source(paths[1], Source(few.images[:33], few.labels[:33], few.class_names))
+    samples = sampled(tmp_path / "enough", source.images[100:140])
+    with pytest.raises(UserError, match=r"quality: \d+ held-out images: it takes 14"):
         measure_quality(samples, *paths, tmp_path / "q.parquet", kind="pixels")
 
 
@@ -223,6 +227,10 @@ def test_the_command_prints_a_table(tmp_path, source, capsys, monkeypatch):
     found = {line.split()[0]: line.split()[1:] for line in lines if line.split()[1:]}
     assert " ".join(found["n_quality"]) == "Samples and held-out images compared (images) 40"
     assert {*MEASURED} - {"fid_floor"} < set(found)
+    monkeypatch.setattr("sys.argv", ["emm", "quality", *options, "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert json.loads(capsys.readouterr().out)["n_quality"] == 40
     value, low, _, high = found["recall"][-4:]
     assert 1 < float(low) <= float(value) <= float(high) <= 100
 
@@ -235,6 +243,11 @@ def test_a_run_needs_its_training_set_and_an_output(tmp_path, files, subset, mon
         main()
     assert end.value.code == 2
     assert "--training, --output: the samples of a run need both" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["emm", "quality", *options, "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--json: is for images" in capsys.readouterr().err
 
 
 def test_features_that_are_not_equal_differ(tmp_path, files, source, subset, monkeypatch):

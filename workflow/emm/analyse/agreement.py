@@ -18,8 +18,10 @@ from emm.analyse.published import (
     WHICH,
     Published,
     Source,
+    cites,
     matching,
-    told_settings,
+    off,
+    varies,
 )
 from emm.analyse.simulate import (
     COUNTED,
@@ -30,16 +32,14 @@ from emm.analyse.simulate import (
 )
 from emm.analyse.spreads import KNN_PER_POINT
 from emm.catalog import Catalog, Row
-from emm.expansion import load_scale
+from emm.expansion import load_recipes, load_scale
 from emm.filters import value_of
 from emm.masks import derived
 from emm.score.criteria import wilson_interval
-from emm.spec import DEFAULTS, differing
 
 PRINTED = 0.005  # the tables print two decimals
 NEAR = 0.1  # how far from a published epoch a checkpoint may lie, as a share of it
 SAMPLED = "n_samples"
-GROUPS = {key.partition(".")[0] for key in DEFAULTS}  # of settings
 LEAST_CURVE = 3  # points that a curve needs to have a peak
 
 
@@ -89,27 +89,33 @@ class Agreement:
         }
 
     def runs(self, value: Published) -> list[list[Row]]:
-        """Our rows for a value, as `matching` lists them, of the experiments that have its figure.
+        """Our rows for a value, as `matching` lists them, of the experiment that has its figure.
 
-        Where these are not selected: of one of the paper's, else of one of others, as far as they
-        change nothing that the paper has not. A small scale maps the same settings of two
-        experiments to different runs, and objectives of our own are none of the paper's.
+        Where it is not selected, or has none: of that with the fewest settings of its own, the
+        paper's first. A small scale maps equal settings of two experiments to different runs, so
+        that these are not mixed; and experiments of others count as far as `varies` allows.
         """
         experiments = self.catalog.experiments
         having = [name for name in self._rows if value.figure in experiments[name].figures]
         several = [row for name in having for row in self._rows[name]]
-        found = (matching(value, self.source, rows) for rows in (several, *self._rows.values()))
-        return next(filter(None, found), [])
+        if found := matching(value, self.source, several):
+            return found
+        others = (matching(value, self.source, rows) for rows in self._rows.values())
+        return min(
+            filter(None, others),
+            key=lambda runs: off(runs[0][0], value, self.source),
+            default=[],
+        )
 
     @cached_property
     def _rows(self) -> dict[str, list[Row]]:
         """Rows that may be meant, by experiment; those of the paper first."""
-        cited, told = self.source.cited, told_settings(self.source)
-        experiments = self.catalog.experiments
-        citing = [name for name, one in experiments.items() if one.source.startswith(cited)]
+        experiments, recipes = self.catalog.experiments, load_recipes()
+        citing = [name for name, one in experiments.items() if cites(one, self.source)]
         rows: dict[str, list[Row]] = {name: [] for name in (*citing, *experiments)}
         for row in self.catalog.rows:
-            if row.experiment in citing or set(differing(row.published, GROUPS)) <= told:
+            recipe = recipes[experiments[row.experiment].recipe]
+            if row.experiment in citing or not varies(row, recipe, self.source):
                 rows[row.experiment].append(row)
         return rows
 

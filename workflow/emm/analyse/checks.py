@@ -123,6 +123,8 @@ def check_measures(experiments: Mapping[str, Experiment], rows: Iterable[Row]) -
     """UserErrors for measures that have no answer for some runs, before these are trained."""
     for row in rows:
         for measure in experiments[row.experiment].measures:
+            if not is_measured(measure, row.settings):
+                continue
             reason = unmeasurable(measure, row.settings)
             if reason:
                 raise UserError(f"experiment {row.experiment}: measures: {measure}: {reason}")
@@ -146,7 +148,10 @@ def check_twins(
 
 
 def twin_of(runs: Mapping[str, Run], own: str, evaluation: str) -> tuple[str, str]:
-    """The run and evaluation that differ from others in data.part alone, of XX"""
+    """The run and evaluation that differ from others in data.part alone, of which it is 1.
+
+    UserError where these are not among the runs.
+    """
     settings = runs[own].evaluations[evaluation].settings
     other = run_id(twin_settings(settings))
     if other not in runs or evaluation not in runs[other].evaluations:
@@ -196,7 +201,7 @@ def check_claims(
             _check_kind(claim, where)
             _check_names(claim, where)
             _check_rows(claim, name, rows, known, where)
-            _check_measured(claim, name, experiments, where)
+            _check_measured(claim, name, experiments, rows, where)
 
 
 def _check_kind(claim: Claim, where: str) -> None:
@@ -246,14 +251,24 @@ def _check_names(claim: Claim, where: str) -> None:
 
 
 def _check_measured(
-    claim: Claim, experiment: str, experiments: Mapping[str, Experiment], where: str
+    claim: Claim,
+    experiment: str,
+    experiments: Mapping[str, Experiment],
+    rows: Iterable[Row],
+    where: str,
 ) -> None:
-    """Refuse what is said of a measure that an experiment, as far as it is selected, has not."""
+    """Refuse what is said of a measure that no selected experiment has of one of the runs."""
     for key in ("metric", "along"):
         measure = measure_of(getattr(claim, key) or "")
-        for name in sorted(_experiments(claim, experiment) & set(experiments)):
-            if measure and measure not in experiments[name].measures:
-                raise UserError(f"{where}: {key}: {_unasked(getattr(claim, key), measure, name)}")
+        if measure is None:
+            continue
+        known = {row.key for row in rows if measure in experiments[row.experiment].measures}
+        sides = [side_filter(claim, about, experiment, where) for _, about in _sides(claim)]
+        for row in rows:
+            meant = any(all(shows(part, row) for part in filters) for filters in sides)
+            if meant and row.key not in known:
+                what = _unasked(getattr(claim, key), measure, row.experiment)
+                raise UserError(f"{where}: {key}: {what}")
 
 
 def _unasked(shown: str, measure: str, experiment: str) -> str:

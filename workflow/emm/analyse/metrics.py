@@ -200,7 +200,7 @@ def is_metric(column: str) -> bool:
 
 
 def measure_of(column: str) -> str | None:
-    """The measure that a column is of; None of one that scores, or nothing, have."""
+    """The measure that adds a column; None where scores have it, or nothing has."""
     return next((measure for measure, of in OF_MEASURE.items() if column in of), None)
 
 

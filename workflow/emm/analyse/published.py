@@ -1,14 +1,22 @@
 """Published values: what a paper prints or draws, and which of our runs should give the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from emm.analyse.names import SIZE, labelled, plain_text, value_name
-from emm.analyse.places import DIFFERENCE, EMM, OF_NETWORK, PARAMETERS, SPREAD, identity
-from emm.documents import Scalar
+from emm.analyse.places import (
+    DIFFERENCE,
+    EMM,
+    OF_NETWORK,
+    PARAMETERS,
+    SPREAD,
+    WITHOUT_EFFECT,
+    identity,
+)
+from emm.documents import Experiment, Scalar
 from emm.filters import Row, value_of
 from emm.masks import DERIVED, full_mask
 from emm.spec import DEFAULTS, Settings, differing, parse
@@ -17,6 +25,8 @@ from emm.yamlfile import load_yaml
 PEAK = "argmax_num_blocks"
 RANK, WHICH, MASK, BLOCKS = "model.skip_rank", "eval.epoch", "model.skip_mask", "model.num_blocks"
 NETWORK = ("model.", "data.dataset", "labels.kind")  # what decides the size of a network
+CARRIED_OUT = (*WITHOUT_EFFECT, "train.precision", "train.accumulation", "eval.snapshots")
+GROUPS = {key.partition(".")[0] for key in DEFAULTS}  # of settings
 SWEPT = {EMM: SIZE, PEAK: BLOCKS}  # the setting that a metric is found along
 NAMES = {  # of a metric and its unit in a sentence
     "memorization_ratio": ("memorization ratio", "%"),
@@ -95,25 +105,44 @@ def load_published(path: Path) -> Source:
     return parse(Source, load_yaml(path), str(path))
 
 
+def cites(experiment: Experiment, source: Source) -> bool:
+    """Whether an experiment is of the paper, by the `source` that it names."""
+    return experiment.source.startswith(source.cited)
+
+
 def matching(value: Published, source: Source, rows: Iterable[Row]) -> list[list[Row]]:
     """Our rows for a published value, one list per run; those of a list differ in seeds only.
 
     For a metric that is found along a setting, one list holds the rows along it. What the paper
     does not say is free; of several candidates those with the fewest settings off their defaults
-    are meant, so that variations of our own do not count.
+    (`off`) are meant, so that variations of our own do not count.
     """
     wanted = _wanted(value, source)
     found = [row for row in rows if all(_agrees(row, *pair, source) for pair in wanted.items())]
     swept = [SWEPT[value.metric]] if value.metric in SWEPT else []
     several = [key for key, content in value.run.items() if isinstance(content, list)]
     families = _alike(found, [*swept, *several, *([MASK] if _describes_mask(value) else [])])
-    return _alike(min(families, key=lambda rows: _off(rows[0]), default=[]), swept)
+    families.sort(key=lambda rows: off(rows[0], value, source))
+    return _alike(families[0] if families else [], swept)
 
 
-def told_settings(source: Source) -> set[str]:
-    """Settings that a file of published values names, and seeds, which papers leave open."""
-    told = {key for value in source.values for key in value.run}
-    return {*told, *source.defaults, *(key for key in DEFAULTS if key.endswith(".seed"))}
+def off(row: Row, value: Published, source: Source) -> int:
+    """How many of the settings that a paper leaves open for a value differ from their defaults."""
+    return len(differing(row.published, GROUPS).keys() - _wanted(value, source).keys())
+
+
+def varies(row: Row, recipe: Mapping[str, Any], source: Source) -> bool:
+    """Whether a row differs from its recipe in what the paper nowhere speaks of.
+
+    Seeds, and how a training is carried out, make no other experiment.
+    """
+    told = {*source.defaults, *(key for value in source.values for key in value.run), *CARRIED_OUT}
+    if row.published["train.iterations"] is not None:
+        told.add("train.epochs")  # follow from the steps and the size
+    return any(
+        value != recipe.get(key, DEFAULTS[key]) and key not in told and not key.endswith(".seed")
+        for key, value in row.published.items()
+    )
 
 
 def _alike(rows: Iterable[Row], free: Sequence[str]) -> list[list[Row]]:
@@ -162,7 +191,3 @@ def _words(key: str, value: Any) -> str:
 
 def _describes_mask(value: Published) -> bool:
     return any(key in DERIVED for key in value.run)
-
-
-def _off(row: Row) -> int:
-    return len(differing(row.published, {key.split(".")[0] for key in DEFAULTS}))

@@ -11,7 +11,7 @@ from emm.analyse.agreement import Agreement
 from emm.analyse.claims import judge
 from emm.analyse.parquet import read_table, write_table
 from emm.analyse.places import Group, groups_of
-from emm.analyse.published import Source, load_published
+from emm.analyse.published import Source, cites, load_published
 from emm.analyse.simulate import Measurements
 from emm.catalog import Catalog
 from emm.documents import Claim, Experiment
@@ -95,7 +95,7 @@ def _claims(
     catalog: Catalog, measurements: Measurements, sources: Sequence[Source]
 ) -> Iterable[dict[str, Any]]:
     for name, experiment in catalog.experiments.items():
-        papers = (s.source for s in sources if experiment.source.startswith(s.cited))
+        papers = (s.source for s in sources if cites(experiment, s))
         source = OURS if is_ours(experiment) else next(papers, experiment.source)
         for claim_name, claim in experiment.claims.items():
             yield {

@@ -20,6 +20,8 @@ EPOCHS = 40  # of the classifier whose features are compared
 GROUPS = 20  # of images, each left out once for an interval
 SPLITS = 40  # of images into halves, for an interval of measures of neighbours
 HELD_OUT = 10_000  # images at most that calibrate criteria of copies
+NEIGHBOURS = 5  # k of the balls, as Naeem et al. 2020 choose it
+LEAST = 2 * (NEIGHBOURS + 2)  # images of each side: in halves a neighbourhood is not everything
 PERCENTS = tuple(range(10, 100, 10))  # thresholds of d1/d2 at which criteria count copies
 NEAREST = 50  # training images of a relative distance (Carlini et al. 2023, Section 5.1)
 
@@ -44,6 +46,10 @@ def unmeasurable(measure: str, settings: Mapping[str, Any]) -> str:
         )
     if measure == "quality" and settings["data.dummy_size"] and settings["eval.label"] != "data":
         return "samples of a training with dummies are of both; take eval.label: data"
+    if measure == "quality" and settings["eval.num_samples"] < LEAST:
+        return f"eval.num_samples {settings['eval.num_samples']}: it takes {LEAST}"
+    if measure == "ideals" and settings["model.base"]:
+        return "ideals are those of pixels, and this network is of latents"
     return ""
 
 

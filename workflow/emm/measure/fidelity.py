@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from emm.analyse.draws import Z95
-from emm.measure import SPLITS
+from emm.measure import NEIGHBOURS, SPLITS
 from emm.measure.frechet import Estimate
 from emm.score.criteria import wilson_interval
 from emm.seeds import derive
 
-NEIGHBOURS = 5  # k of the balls, as Naeem et al. 2020 choose it
 SHARES = ("precision", "recall", "coverage_held_out")
 BLOCK = 1024  # rows of a matrix of pairs at a time
 

@@ -19,15 +19,14 @@ from emm.data.stage import Subset, read_source, read_subset
 from emm.data.subsets import random_order
 from emm.diffusion.samples import read_samples
 from emm.errors import UserError
-from emm.measure import unmeasurable
+from emm.measure import LEAST, unmeasurable
 from emm.measure.features import Features, load_features
-from emm.measure.fidelity import NEIGHBOURS, balls, kid
+from emm.measure.fidelity import balls, kid
 from emm.measure.frechet import Estimate, fid
 from emm.measure.heldout import drawn_from, held_out, require_new
 from emm.seeds import derive
 from emm.train.device import choose_device
 
-LEAST = 2 * (NEIGHBOURS + 2)  # images of each side: in halves a neighbourhood is not everything
 UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 
 
@@ -132,10 +131,8 @@ def _held_out(
     count, seed = settings["eval.num_samples"], settings["eval.seed"]
     source = read_source(source_path)
     found, _ = held_out(source, subset, 2 * count, seed, drawn_from(source, settings))
-    if min(len(found), count) < LEAST:
-        raise UserError(
-            f"quality: {len(found)} held-out images and {count} samples; it takes {LEAST} of each"
-        )
+    if len(found) < LEAST:
+        raise UserError(f"quality: {len(found)} held-out images: it takes {LEAST}")
     return found[:count], found[count:]
 
 

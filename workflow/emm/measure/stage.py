@@ -16,7 +16,7 @@ from emm.diffusion.optimum import Optimum
 from emm.diffusion.precondition import to_unit
 from emm.diffusion.sampling import denoisers_of
 from emm.errors import UserError
-from emm.measure import PROBES
+from emm.measure import PROBES, unmeasurable
 from emm.measure.exact import Gaussian, true_ideal
 from emm.measure.heldout import drawn_from, held_out
 from emm.measure.ideals import Ideals, Probes, compare, ideals_at, levels_of
@@ -47,8 +47,8 @@ def measure_ideals(
     content, settings = read_run(run_path)
     settings = settings | evaluation
     recipe = parse(Recipe, nested(settings), str(run_path))
-    if recipe.model.base:
-        raise UserError(f"{run_path}: ideals are those of pixels, and this network is of latents")
+    if reason := unmeasurable("ideals", flatten(recipe)):
+        raise UserError(f"{run_path}: {reason}")
     subset, source = read_subset(subset_path), read_source(source_path)
     require_fit(subset, settings, subset_path)
     device = choose_device(recipe.train.device)
