@@ -98,7 +98,7 @@ def test_time_and_cpu_of_an_attempt(log, tmp_path):
         while time.process_time() < until:
             pass
     (record,) = read_logs(tmp_path)["train", "run"]
-    assert 0.3 <= record.seconds < 10
+    assert 0.25 <= record.seconds < 10  # other threads take part of the CPU time
     assert record.cpu_percent == pytest.approx(100 * 0.3 / record.seconds, rel=0.2)
 
 
