@@ -181,6 +181,27 @@ def test_emm_marks_stand_at_the_emm():
     assert len(axes.texts) == 1  # the arrow of the censored series
 
 
+def test_a_censored_emm_that_may_lie_within_has_a_bar():
+    figure, memorization = curve_figure("censored")
+    emm = emm_table(memorization)
+
+    def bars(open_ended: bool) -> list[tuple[float, float]]:
+        changed = emm.copy()
+        wide = changed["status"] != "bracketed"
+        for name, end in (("emm_low", -np.inf), ("emm_high", np.inf)):
+            sure = np.where(changed["status"] == "above", np.inf, -np.inf)
+            changed.loc[wide, name] = end if open_ended else sure[wide]
+        with style.paper():
+            picture, _ = curve(figure, memorization, changed)
+        axes = picture.axes[0]
+        heavy = (line for line in axes.lines if line.get_linewidth() == 2)
+        ends = [tuple(line.get_xdata()) for line in heavy if len(line.get_xdata()) == 2]
+        return [pair for pair in ends if pair == pytest.approx(axes.get_xlim())]
+
+    assert not bars(open_ended=False)
+    assert len(bars(open_ended=True)) == 3
+
+
 def test_seeds_are_averaged_with_their_sd():
     figure, memorization = curve_figure("seeds")
     with style.paper():

@@ -102,7 +102,7 @@ def _line(axes: Axes, one: Series, look: dict[str, Any], positions: dict[Any, fl
 def _emm_marks(
     axes: Axes, figure: Figure, series: Sequence[Series], looks: Sequence[dict[str, Any]]
 ) -> None:
-    """A drop line at each EMM with a bar over its interval; an arrow where it is censored."""
+    """A drop line at each EMM, or an arrow where it is censored, and a bar over its interval."""
     axes.set_xlim(axes.get_xlim())  # bars that leave the sizes end at the axes
     name, lanes, arrows = emm_column(figure), [], Counter()
     for one, look in zip(series, looks, strict=True):
@@ -113,10 +113,12 @@ def _emm_marks(
             status = one.emm["status" + name.removeprefix("emm")]
             _edge_arrow(axes, status == "above", arrows[status], colour)
             arrows[status] += 1
-            continue
-        drop = {"linewidth": 0.8, "dashes": (1.2, 1.2), "zorder": 1.5}
-        axes.plot([value, value], [axes.get_ylim()[0], LEVEL], color=colour, **drop)
+        else:
+            drop = {"linewidth": 0.8, "dashes": (1.2, 1.2), "zorder": 1.5}
+            axes.plot([value, value], [axes.get_ylim()[0], LEVEL], color=colour, **drop)
         ends = np.clip([one.emm[f"{name}_low"], one.emm[f"{name}_high"]], *axes.get_xlim())
+        if not ends[0] < ends[1]:  # surely beyond the sizes, as the arrow says
+            continue
         height = 1.5 + 3.5 * _free_lane(lanes, *ends)
         axes.plot(ends, [height, height], color=colour, linewidth=2, solid_capstyle="butt")
 
