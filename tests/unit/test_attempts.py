@@ -94,11 +94,11 @@ def test_how_attempts_end(log, tmp_path):
 
 def test_time_and_cpu_of_an_attempt(log, tmp_path):
     with recorded(log, sample=0.05):
-        until = time.process_time() + 0.3
-        while time.process_time() < until:
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
             pass
     (record,) = read_logs(tmp_path)["train", "run"]
-    assert 0.25 <= record.seconds < 10  # other threads take part of the CPU time
+    assert 0.3 <= record.seconds < 10
     assert record.cpu_percent == pytest.approx(100 * 0.3 / record.seconds, rel=0.2)
 
 

@@ -103,6 +103,15 @@ def print_counts(rows: "pd.DataFrame") -> None:
     console().print(table)
 
 
+def without_infinities(content: Any) -> Any:
+    """The same for JSON, which knows no infinity and no NaN: null."""
+    if isinstance(content, dict):
+        return {key: without_infinities(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_infinities(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def print_measured(found: Mapping[str, float]) -> None:
     """A line per column of a measure that has a value: 95 % interval, and held-out images'."""
     from emm.analyse.metrics import metric

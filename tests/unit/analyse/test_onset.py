@@ -25,7 +25,8 @@ from emm.analyse.places import Entry, groups_of
 from emm.analyse.simulate import Measurements
 from emm.documents import Claim
 from emm.errors import UserError
-from emm.report.onset import onset_facts, print_onsets, without_infinities
+from emm.listing import without_infinities
+from emm.report.onset import onset_facts, print_onsets
 from emm.spec import parse
 
 SIZES = (50, 100, 200, 400)

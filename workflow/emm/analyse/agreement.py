@@ -74,7 +74,7 @@ class Agreement:
         runs = self.runs(value)
         low, high = self.published(value)
         columns = {"published": value.value, "published_low": low, "published_high": high}
-        columns["experiment"] = self._experiment(value, runs)
+        columns["experiment"] = runs[0][0].experiment if runs else ""
         try:
             ours = self.ours(value, self._measured(value, runs))
         except AbsentError as reason:
@@ -95,10 +95,9 @@ class Agreement:
         paper's first. A small scale maps equal settings of two experiments to different runs, so
         that these are not mixed; and experiments of others count as far as `varies` allows.
         """
-        experiments = self.catalog.experiments
-        having = [name for name in self._rows if value.figure in experiments[name].figures]
-        several = [row for name in having for row in self._rows[name]]
-        if found := matching(value, self.source, several):
+        experiments = self.catalog.experiments.items()
+        having = next((name for name, one in experiments if value.figure in one.figures), "")
+        if found := matching(value, self.source, self._rows.get(having, [])):
             return found
         others = (matching(value, self.source, rows) for rows in self._rows.values())
         return min(
@@ -118,12 +117,6 @@ class Agreement:
             if row.experiment in citing or not varies(row, recipe, self.source):
                 rows[row.experiment].append(row)
         return rows
-
-    def _experiment(self, value: Published, runs: list[list[Row]]) -> str:
-        """The experiment whose runs are meant: the one that has the figure, or the first."""
-        names = sorted({row.experiment for run in runs for row in run})
-        own = [name for name in names if value.figure in self.catalog.experiments[name].figures]
-        return next(iter(own or names), "")
 
     def _verdict(self, value: Published, ours: Ours, low: float, high: float) -> str:
         """Whether the two differ by more than both uncertainties, in quadrature, allow."""

@@ -166,10 +166,7 @@ OF_MEASURE = {  # what each measure adds, where an experiment has it
     },
 }
 METRICS = SCORES | {name: found for of in OF_MEASURE.values() for name, found in of.items()}
-OF_FEATURES = {  # what depends on the features that images are compared by
-    *("fid", "fid_training", "fid_gap", "fid_copier", "fid_floor", "kid"),
-    *("precision", "recall", "density", "coverage_held_out"),
-}
+OF_FEATURES = OF_MEASURE["quality"].keys() - {"n_quality"}  # depend on what images are compared by
 CHANCE = {"label_hit_ratio": "label_hit_chance"}  # what a metric would be by chance
 CAPACITIES = {  # of a series: of its best and of its last checkpoints
     "emm": Metric("EMM", "images", decimals=0),

@@ -1,6 +1,7 @@
 """Published values: what a paper prints or draws, and which of our runs should give the same."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +20,13 @@ from emm.analyse.places import (
 from emm.documents import Experiment, Scalar
 from emm.filters import Row, value_of
 from emm.masks import DERIVED, full_mask
-from emm.spec import DEFAULTS, Settings, differing, parse
+from emm.spec import DEFAULTS, Recipe, Settings, differing, parse
 from emm.yamlfile import load_yaml
 
 PEAK = "argmax_num_blocks"
 RANK, WHICH, MASK, BLOCKS = "model.skip_rank", "eval.epoch", "model.skip_mask", "model.num_blocks"
 NETWORK = ("model.", "data.dataset", "labels.kind")  # what decides the size of a network
 CARRIED_OUT = (*WITHOUT_EFFECT, "train.precision", "train.accumulation", "eval.snapshots")
-GROUPS = {key.partition(".")[0] for key in DEFAULTS}  # of settings
 SWEPT = {EMM: SIZE, PEAK: BLOCKS}  # the setting that a metric is found along
 NAMES = {  # of a metric and its unit in a sentence
     "memorization_ratio": ("memorization ratio", "%"),
@@ -99,6 +99,11 @@ class Source(Settings):
     defaults: dict[str, Scalar | list[Scalar]]
     values: list[Published]
 
+    @cached_property
+    def told(self) -> frozenset[str]:
+        """All settings that the paper speaks of."""
+        return frozenset(self.defaults).union(*(value.run for value in self.values))
+
 
 def load_published(path: Path) -> Source:
     """A file of published values, validated."""
@@ -128,7 +133,7 @@ def matching(value: Published, source: Source, rows: Iterable[Row]) -> list[list
 
 def off(row: Row, value: Published, source: Source) -> int:
     """How many of the settings that a paper leaves open for a value differ from their defaults."""
-    return len(differing(row.published, GROUPS).keys() - _wanted(value, source).keys())
+    return len(differing(row.published, Recipe.model_fields).keys() - _wanted(value, source).keys())
 
 
 def varies(row: Row, recipe: Mapping[str, Any], source: Source) -> bool:
@@ -136,13 +141,11 @@ def varies(row: Row, recipe: Mapping[str, Any], source: Source) -> bool:
 
     Seeds, and how a training is carried out, make no other experiment.
     """
-    told = {*source.defaults, *(key for value in source.values for key in value.run), *CARRIED_OUT}
-    if row.published["train.iterations"] is not None:
-        told.add("train.epochs")  # follow from the steps and the size
-    return any(
-        value != recipe.get(key, DEFAULTS[key]) and key not in told and not key.endswith(".seed")
-        for key, value in row.published.items()
-    )
+    base, own = DEFAULTS | recipe, row.published
+    changed = {key for key in own if own[key] != base[key] and not key.endswith(".seed")}
+    if own["train.iterations"] is not None:
+        changed.discard("train.epochs")  # follow from the steps and the size
+    return not changed <= {*source.told, *CARRIED_OUT}
 
 
 def _alike(rows: Iterable[Row], free: Sequence[str]) -> list[list[Row]]:

@@ -209,9 +209,9 @@ def _quality_of(
 
 def _print(found: Mapping[str, float], as_json: bool) -> None:
     """Print what was measured of images that are not of a run."""
-    from emm.listing import print_measured
+    from emm.listing import print_measured, without_infinities
 
     if as_json:
-        print(json.dumps({name: None if v != v else v for name, v in found.items()}, indent=1))
+        print(json.dumps(without_infinities(found), indent=1))
     else:
         print_measured(found)

@@ -121,8 +121,8 @@ def onset(
 ) -> None:
     """Say when in training memorization sets in, and how that grows with the training set."""
     from emm.analyse.summary import memorization_table
-    from emm.listing import console
-    from emm.report.onset import onset_facts, print_onsets, without_infinities
+    from emm.listing import console, without_infinities
+    from emm.report.onset import onset_facts, print_onsets
 
     catalog = config_from(config, scale, experiments)
     rows = memorization_table(catalog, memorization)

@@ -45,15 +45,6 @@ def onset_facts(memorization: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def without_infinities(content: Any) -> Any:
-    """The same for JSON, which knows no infinity and no NaN: null."""
-    if isinstance(content, dict):
-        return {key: without_infinities(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [without_infinities(value) for value in content]
-    return None if isinstance(content, float) and not np.isfinite(content) else content
-
-
 def _with_several(series: Sequence[tuple[dict, pd.DataFrame]]) -> Iterator[tuple]:
     """Series with a run of two checkpoints."""
     for settings, members in series:
